@@ -1,0 +1,1 @@
+//! The exo daemon: owns raw resources, hands out capabilities, takes them back.

@@ -1,0 +1,18 @@
+//! What two protection domains must agree on, and nothing else: layouts and constants.
+//!
+//! This room has no code that acts. `exod`, a client and a peer across a port each compile it in;
+//! none of them trusts the bytes that another one wrote in these shapes.
+//!
+//! - [`wire`]: the records on exod's socket.
+//! - [`status`]: the table of one word per handle that exod writes and a client reads.
+//! - [`port`]: how a port's segment is laid out, and the 8-byte descriptors and returns in it.
+
+pub mod port;
+pub mod status;
+pub mod wire;
+
+/// Version of everything in this room. Both ends refuse another one, in the hello.
+pub const ABI_VERSION: u16 = 1;
+
+/// Bytes in a cache line on every machine that exo runs on.
+pub const CACHE_LINE: usize = 64;

@@ -1,0 +1,3 @@
+//! Raw resources for an unprivileged application: capabilities, frames, ports, packets.
+
+pub mod abi;
