@@ -1,0 +1,127 @@
+//! What exod hands out, as typed values. Plain data: only exod's table is authority, and dropping
+//! one of these closes its descriptors but gives no capability back ([`super::Client::drop_handle`]).
+
+use std::os::fd::OwnedFd;
+
+use crate::abi::port::PortFlags;
+use crate::abi::wire::{ObjectKind, PageKind, Protection, Rights};
+
+/// What exod said in the hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// exod's number for this protection domain.
+    pub domain: u64,
+    /// Pages that the pool has.
+    pub page_kind: PageKind,
+    /// Bytes of one frame.
+    pub frame_bytes: usize,
+    /// Frames that this domain may still take.
+    pub frames_left: u64,
+}
+
+/// A unit of frames, readable and writable.
+#[derive(Debug)]
+pub struct UnitGrant {
+    /// The capability.
+    pub handle: u64,
+    /// Length of the file.
+    pub bytes: usize,
+    /// Pages behind it.
+    pub page_kind: PageKind,
+    /// What keeps its pages in place under those who share it.
+    pub protection: Protection,
+    /// The file to map.
+    pub fd: OwnedFd,
+}
+
+/// This side of a fresh port.
+#[derive(Debug)]
+pub struct PortCreated {
+    /// The capability.
+    pub handle: u64,
+    /// This side sleeps on it.
+    pub own_bell: OwnedFd,
+    /// This side rings it.
+    pub peer_bell: OwnedFd,
+}
+
+/// A port that was joined, with its creator's side.
+#[derive(Debug)]
+pub struct PortJoined {
+    /// The capability.
+    pub handle: u64,
+    /// The other side.
+    pub peer: PeerSide,
+    /// This side sleeps on it.
+    pub own_bell: OwnedFd,
+    /// This side rings it.
+    pub peer_bell: OwnedFd,
+}
+
+/// The other side of a port: its segment, read-only.
+#[derive(Debug)]
+pub struct PeerSide {
+    /// Its segment as a capability of ours.
+    pub unit_handle: u64,
+    /// Slots of its rings, as a power of two.
+    pub ring_log2: u32,
+    /// Length of its segment.
+    pub bytes: usize,
+    /// What it asked for.
+    pub flags: PortFlags,
+    /// Pages behind its segment.
+    pub page_kind: PageKind,
+    /// Which side *we* are, 0 for the creator.
+    pub side: u8,
+    /// Its segment, to be mapped read-only.
+    pub fd: OwnedFd,
+}
+
+/// One more segment of a port's other side, read-only.
+#[derive(Debug)]
+pub struct Segment {
+    /// That unit as a capability of ours.
+    pub handle: u64,
+    /// Length of the file.
+    pub bytes: usize,
+    /// Pages behind it.
+    pub page_kind: PageKind,
+    /// The file, to be mapped read-only.
+    pub fd: OwnedFd,
+}
+
+/// What exod's table says about one capability.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The capability.
+    pub handle: u64,
+    /// What it names.
+    pub kind: ObjectKind,
+    /// What its holder may do.
+    pub rights: Rights,
+    /// State of the object, as exod numbers it.
+    pub state: u64,
+    /// Bytes of a unit, slots of a port's ring.
+    pub size: u64,
+    /// Capabilities that name the object.
+    pub holders: u64,
+    /// Pages behind it; none for objects without memory.
+    pub page_kind: Option<PageKind>,
+}
+
+/// Totals of exod's ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Sessions.
+    pub domains: u64,
+    /// Capabilities in use.
+    pub capabilities: u64,
+    /// Objects in use.
+    pub objects: u64,
+    /// Frames that nobody owns.
+    pub frames_free: u64,
+    /// Frames that a domain owns.
+    pub frames_owned: u64,
+    /// Frames that were taken back and that something still pins.
+    pub frames_pinned: u64,
+}
