@@ -8,23 +8,36 @@
 //! exod is trusted with resources, but not with this process's health: a reply is checked in full
 //! (operation, sequence, number and kind of descriptors, ranges) before anything of it is used, and
 //! a nonsense one is an error. One that breaks the order of replies ends the session.
+//!
+//! Dropping what was granted closes descriptors and no more; [`Client::drop_handle`] gives a
+//! capability back, and the end of the last handle to a session gives back everything.
 
 #![forbid(unsafe_code)]
 
+mod calls;
+mod connect;
 mod grants;
+mod session;
+mod socket;
 
+pub use calls::Call;
 pub use grants::*;
+pub use session::Pending;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::Result;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+
 use crate::abi::port::PortFlags;
 use crate::abi::status::Status;
-use crate::abi::wire::{PageKind, PortName};
+use crate::abi::wire::{ErrorCode, PageKind, PortName};
 use crate::status::{StatusTable, StatusWord};
+use crate::{Error, Result};
+use session::Session;
 
 /// How long to wait for an answer unless told otherwise. exod answers in microseconds, or in
 /// milliseconds when the kernel must clear pages; who waits longer talks to a stopped daemon.
@@ -32,69 +45,58 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A session with exod.
 #[derive(Clone)]
-pub struct Client(Rc<()>);
+pub struct Client(Rc<Inner>);
 
-/// One request and how to read its answer.
-pub struct Call<T>(std::marker::PhantomData<T>);
-
-/// A request that was sent. Dropping it drops the answer when it comes.
-#[must_use]
-pub struct Pending<T>(std::marker::PhantomData<T>);
-
-impl<T> Pending<T> {
-    /// Waits for the answer.
-    pub fn wait(self) -> Result<T> {
-        todo!()
-    }
+struct Inner {
+    session: Rc<Session>,
+    info: SessionInfo,
+    status: StatusTable,
+    bell: OwnedFd,
 }
 
-#[allow(missing_docs, unused)]
-impl Call<()> {
-    pub fn ping() -> Call<()> {
-        todo!()
-    }
-    pub fn alloc_unit(frames: u64, kind: Option<PageKind>) -> Call<UnitGrant> {
-        todo!()
-    }
-    // one constructor per method of `Client` below, same arguments
-}
-
-#[allow(unused)]
 impl Client {
     /// Connects to the exod that listens at `path`.
     pub fn connect(path: impl AsRef<Path>) -> Result<Client> {
-        todo!()
+        Client::over(connect::to_path(path.as_ref(), ANSWER_TIMEOUT)?)
     }
 
     /// Connects to where the environment says: `EXO_SOCKET` (a path), else `EXO_SOCKET_FD` (an
-    /// inherited socket), else `/run/exod/exod.sock`.
+    /// inherited socket, good for one session), else `/run/exod/exod.sock`.
     pub fn connect_default() -> Result<Client> {
-        todo!()
+        Client::over(connect::from_environment(ANSWER_TIMEOUT)?)
     }
 
     /// Begins a session over a connected `SOCK_SEQPACKET` socket.
     pub fn over(socket: OwnedFd) -> Result<Client> {
-        todo!()
+        Client::over_with(socket, Some(ANSWER_TIMEOUT))
     }
 
     /// Likewise, waiting at most `timeout` for each answer; `None` waits for ever.
     pub fn over_with(socket: OwnedFd, timeout: Option<Duration>) -> Result<Client> {
-        todo!()
+        let session = Session::new(socket, timeout);
+        let greeting = session.submit(Call::hello())?.wait()?;
+        Ok(Client(Rc::new(Inner {
+            session,
+            info: greeting.info,
+            status: StatusTable::map(&greeting.status, greeting.status_bytes)?,
+            bell: greeting.bell,
+        })))
     }
 
     /// Changes how long to wait for each answer; `None` waits for ever.
     pub fn set_timeout(&self, timeout: Option<Duration>) {
-        todo!()
+        self.0.session.set_timeout(timeout);
     }
 
     /// What exod said in the hello.
     pub fn session(&self) -> SessionInfo {
-        todo!()
+        self.0.info
     }
 
-    /// Sends a request without waiting. At most `PIPELINE_MAX` are unanswered: one more waits.
+    /// Sends a request without waiting for its answer. At most
+    /// [`PIPELINE_MAX`](crate::abi::wire::PIPELINE_MAX) are unanswered: one more waits for the first.
     pub fn submit<T>(&self, call: Call<T>) -> Result<Pending<T>> {
-        todo!()
+        self.0.session.submit(call)
     }
 
     /// Sends a request and waits for its answer.
@@ -104,27 +106,35 @@ impl Client {
 
     /// Nothing: what an empty request costs.
     pub fn ping(&self) -> Result<()> {
-        todo!()
+        self.call(Call::ping())
     }
 
     /// A unit of `frames` frames, of the pool's pages unless a kind is named.
     pub fn alloc_unit(&self, frames: u64, kind: Option<PageKind>) -> Result<UnitGrant> {
-        todo!()
+        self.call(Call::alloc_unit(frames, kind))
     }
 
     /// Gives a capability back.
     pub fn drop_handle(&self, handle: u64) -> Result<()> {
-        todo!()
+        self.call(Call::drop_handle(handle))
     }
 
     /// What exod's table says about one of this session's capabilities.
     pub fn inspect(&self, handle: u64) -> Result<Inspection> {
-        todo!()
+        self.call(Call::inspect(handle))
     }
 
-    /// All capabilities of this session.
+    /// All capabilities of this session, one request each. Ends after the first error.
     pub fn list(&self) -> impl Iterator<Item = Result<Inspection>> + '_ {
-        std::iter::from_fn(|| todo!())
+        let mut last = Some(0);
+        std::iter::from_fn(move || {
+            let found = self.call(Call::list(last?)).transpose();
+            last = match &found {
+                Some(Ok(capability)) => Some(capability.handle),
+                _ => None,
+            };
+            found
+        })
     }
 
     /// A port with `unit` as this side's segment, waiting for a peer.
@@ -135,73 +145,112 @@ impl Client {
         ring_log2: u32,
         flags: PortFlags,
     ) -> Result<PortCreated> {
-        todo!()
+        self.call(Call::port_create(name, unit, ring_log2, flags))
     }
 
     /// Joins the port of that name, with `unit` as this side's segment.
     pub fn port_join(&self, name: &PortName, unit: u64, flags: PortFlags) -> Result<PortJoined> {
-        todo!()
+        self.call(Call::port_join(name, unit, flags))
     }
 
     /// The other side of a port; `None` before it joined.
     pub fn port_peer(&self, port: u64) -> Result<Option<PeerSide>> {
-        todo!()
+        match self.call(Call::port_peer(port)) {
+            Err(error) if error.code() == Some(ErrorCode::NotReady) => Ok(None),
+            other => other.map(Some),
+        }
     }
 
-    /// Lets the port's other side read `unit` as one more segment of ours; its index.
+    /// Lets the port's other side read `unit` as one more segment of ours; gives its index.
     pub fn port_attach(&self, port: u64, unit: u64) -> Result<u32> {
-        todo!()
+        self.call(Call::port_attach(port, unit))
     }
 
     /// Segment `index` of the port's other side.
     pub fn port_segment(&self, port: u64, index: u32) -> Result<Segment> {
-        todo!()
+        self.call(Call::port_segment(port, index))
     }
 
     /// Ends this side of a port, for a reason that exod logs.
     pub fn port_leave(&self, port: u64, reason: u64) -> Result<()> {
-        todo!()
+        self.call(Call::port_leave(port, reason))
     }
 
     /// Asks both sides of a port to mirror what they send, or to stop.
     pub fn port_tap(&self, name: &PortName, on: bool) -> Result<()> {
-        todo!()
+        self.call(Call::port_tap(name, on))
     }
 
     /// Totals of one domain, or of all (0).
     pub fn stats(&self, domain: u64) -> Result<Ledger> {
-        todo!()
+        self.call(Call::stats(domain))
     }
 
     /// Status of a capability: one load and a compare. Empty when the handle is not live any more.
     #[inline]
     pub fn status(&self, handle: u64) -> Status {
-        self.status_table().status(handle)
+        self.0.status.status(handle)
     }
 
     /// The status word of a handle, to keep beside what it guards.
     pub fn status_word(&self, handle: u64) -> Result<StatusWord> {
-        todo!()
+        let word = self.0.status.word(handle);
+        word.ok_or(Error::BadHandle(handle))
     }
 
     /// This session's status table.
     pub fn status_table(&self) -> &StatusTable {
-        todo!()
+        &self.0.status
     }
 
     /// Losses that exod inflicted on this domain.
     #[inline]
     pub fn loss_counter(&self) -> u64 {
-        self.status_table().loss_counter()
+        self.0.status.loss_counter()
     }
 
-    /// Waits until exod changed the status table: true when it did, false after `timeout`.
+    /// Waits until exod changed the status table: true when it did since the last time, false after
+    /// `timeout`. `None` waits for ever, or until the session ends.
     pub fn wait_event(&self, timeout: Option<Duration>) -> Result<bool> {
-        todo!()
+        let session = self.0.session.socket();
+        let mut polled = [
+            PollFd::new(&self.0.bell, PollFlags::IN),
+            // Replies to pipelined requests are no event; the session's end is.
+            PollFd::from_borrowed_fd(session, PollFlags::RDHUP),
+        ];
+        let deadline = socket::deadline(timeout);
+        if !socket::poll_until(&mut polled, deadline).map_err(Error::system("poll"))? {
+            return Ok(false);
+        }
+        if polled[0].revents().contains(PollFlags::IN) {
+            return self.take_event();
+        }
+        Err(Error::Disconnected)
     }
 
-    /// The bell that exod rings after it changed the status table, for a poll loop of one's own.
+    /// Whether exod rang since the last time, without waiting.
+    pub fn take_event(&self) -> Result<bool> {
+        // Eight bytes are an eventfd's whole counter.
+        let mut count = [0; 8];
+        loop {
+            match rustix::io::read(&self.0.bell, &mut count) {
+                Ok(read) => return Ok(read > 0),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(Error::system("read of the event bell")(errno)),
+            }
+        }
+    }
+
+    /// The bell that exod rings after it changed the status table, for a poll loop of one's own:
+    /// readable until [`Client::take_event`].
     pub fn event_fd(&self) -> BorrowedFd<'_> {
-        todo!()
+        self.0.bell.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Client").field(&self.0.info).finish()
     }
 }

@@ -1,0 +1,383 @@
+//! Every operation of the protocol: how its request is filled, and what its answer must be like.
+//!
+//! A decoder gets the request and the whole answer, checks all of it, and only then gives a value.
+//! What it refuses is dropped, so its descriptors are closed.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+
+use super::grants::*;
+use crate::abi::ABI_VERSION;
+use crate::abi::port::{PortFlags, RING_LOG2, SEGMENTS_MAX};
+use crate::abi::status::{HEADER_WORDS, split_handle};
+use crate::abi::wire::{
+    HELLO_MAGIC, ObjectKind, Op, PageKind, PortName, Protection, Reply, Request, Rights,
+};
+
+/// Largest unit or segment that makes sense: the user half of a 48-bit address space.
+const BYTES_MAX: u64 = 1 << 47;
+
+/// Smallest status table: its header and one handle.
+const STATUS_BYTES_MIN: u64 = 8 * (HEADER_WORDS as u64 + 1);
+
+/// Largest status table: a word for each of sixteen million handles.
+const STATUS_BYTES_MAX: u64 = 128 << 20;
+
+/// Granularity of everything that is mapped.
+const PAGE: u64 = 4096;
+
+type Decode<T> = fn(&Request, Reply, Vec<OwnedFd>) -> Decoded<T>;
+type Decoded<T> = Result<T, &'static str>;
+
+/// One request and how to read its answer. Made by the constructor that is named like the method
+/// of [`super::Client`]; sent by [`super::Client::submit`] or [`super::Client::call`].
+pub struct Call<T> {
+    pub(super) op: Op,
+    pub(super) request: Request,
+    pub(super) decode: Decode<T>,
+}
+
+/// A hello's answer.
+pub(super) struct Greeting {
+    pub info: SessionInfo,
+    pub status_bytes: usize,
+    pub status: OwnedFd,
+    pub bell: OwnedFd,
+}
+
+fn call<T>(op: Op, handle: u64, args: [u64; 6], decode: Decode<T>) -> Call<T> {
+    let request = Request {
+        op: op as u16,
+        handle,
+        args,
+        ..Request::default()
+    };
+    Call {
+        op,
+        request,
+        decode,
+    }
+}
+
+impl Call<Greeting> {
+    pub(super) fn hello() -> Call<Greeting> {
+        let args = [HELLO_MAGIC, u64::from(ABI_VERSION), 0, 0, 0, 0];
+        call(Op::Hello, 0, args, |_, reply, fds| {
+            let [
+                version,
+                domain,
+                status_bytes,
+                kind,
+                frame_bytes,
+                frames_left,
+            ] = reply.vals;
+            let [status, bell] = exactly(fds)?;
+            if version != u64::from(ABI_VERSION) {
+                return Err("another protocol version");
+            }
+            if !frame_bytes.is_power_of_two() || !(PAGE..=1 << 30).contains(&frame_bytes) {
+                return Err("no such frame size");
+            }
+            if !(STATUS_BYTES_MIN..=STATUS_BYTES_MAX).contains(&status_bytes)
+                || status_bytes % 8 != 0
+            {
+                return Err("no such status table size");
+            }
+            let status_bytes = file(&status, status_bytes, OFlags::RDONLY)?;
+            bells([&bell])?;
+            Ok(Greeting {
+                info: SessionInfo {
+                    domain,
+                    page_kind: page_kind(kind)?,
+                    frame_bytes: frame_bytes as usize,
+                    frames_left,
+                },
+                status_bytes,
+                status,
+                bell,
+            })
+        })
+    }
+}
+
+impl Call<()> {
+    /// See [`super::Client::ping`].
+    pub fn ping() -> Call<()> {
+        call(Op::Ping, 0, [0; 6], nothing)
+    }
+
+    /// See [`super::Client::drop_handle`].
+    pub fn drop_handle(handle: u64) -> Call<()> {
+        call(Op::Drop, handle, [0; 6], nothing)
+    }
+
+    /// See [`super::Client::port_leave`].
+    pub fn port_leave(port: u64, reason: u64) -> Call<()> {
+        call(Op::PortLeave, port, [reason, 0, 0, 0, 0, 0], nothing)
+    }
+
+    /// See [`super::Client::port_tap`].
+    pub fn port_tap(name: &PortName, on: bool) -> Call<()> {
+        let [a, b, c] = name.words();
+        call(Op::PortTap, 0, [a, b, c, 0, u64::from(on), 0], nothing)
+    }
+}
+
+impl Call<UnitGrant> {
+    /// See [`super::Client::alloc_unit`].
+    pub fn alloc_unit(frames: u64, kind: Option<PageKind>) -> Call<UnitGrant> {
+        let kind = kind.map_or(0, |kind| kind as u64);
+        let args = [frames, kind, 0, 0, 0, 0];
+        call(Op::AllocUnit, 0, args, |request, reply, fds| {
+            let [bytes, kind, protection, ..] = reply.vals;
+            let [fd] = exactly(fds)?;
+            let bytes = memory(&fd, bytes, OFlags::RDWR)?;
+            let asked = request.args[1];
+            if asked != 0 && asked != kind {
+                return Err("pages of another kind than asked for");
+            }
+            Ok(UnitGrant {
+                handle: granted(reply.handle)?,
+                bytes,
+                page_kind: page_kind(kind)?,
+                protection: Protection::from_raw(protection).ok_or("no such protection")?,
+                fd,
+            })
+        })
+    }
+}
+
+impl Call<Inspection> {
+    /// See [`super::Client::inspect`].
+    pub fn inspect(handle: u64) -> Call<Inspection> {
+        call(Op::Inspect, handle, [0; 6], |request, reply, fds| {
+            let [] = exactly(fds)?;
+            inspection(request.handle, &reply)
+        })
+    }
+}
+
+impl Call<Option<Inspection>> {
+    /// The capability after `last`, or the first (0). See [`super::Client::list`].
+    pub fn list(last: u64) -> Call<Option<Inspection>> {
+        call(Op::List, last, [0; 6], |request, reply, fds| {
+            let [] = exactly(fds)?;
+            if reply.handle == 0 {
+                return Ok(None);
+            }
+            // Strictly upwards, so that a list ends.
+            let after = |handle| split_handle(handle).0;
+            if request.handle != 0 && after(reply.handle) <= after(request.handle) {
+                return Err("the list does not go on");
+            }
+            inspection(reply.handle, &reply).map(Some)
+        })
+    }
+}
+
+impl Call<PortCreated> {
+    /// See [`super::Client::port_create`].
+    pub fn port_create(
+        name: &PortName,
+        unit: u64,
+        ring_log2: u32,
+        flags: PortFlags,
+    ) -> Call<PortCreated> {
+        let [a, b, c] = name.words();
+        let args = [a, b, c, u64::from(ring_log2), u64::from(flags.bits()), 0];
+        call(Op::PortCreate, unit, args, |_, reply, fds| {
+            let [own_bell, peer_bell] = exactly(fds)?;
+            bells([&own_bell, &peer_bell])?;
+            Ok(PortCreated {
+                handle: granted(reply.handle)?,
+                own_bell,
+                peer_bell,
+            })
+        })
+    }
+}
+
+impl Call<PortJoined> {
+    /// See [`super::Client::port_join`].
+    pub fn port_join(name: &PortName, unit: u64, flags: PortFlags) -> Call<PortJoined> {
+        let [a, b, c] = name.words();
+        let args = [a, b, c, 0, u64::from(flags.bits()), 0];
+        call(Op::PortJoin, unit, args, |_, reply, fds| {
+            let [segment, own_bell, peer_bell] = exactly(fds)?;
+            bells([&own_bell, &peer_bell])?;
+            Ok(PortJoined {
+                handle: granted(reply.handle)?,
+                peer: peer_side(reply.vals[5], &reply.vals, segment)?,
+                own_bell,
+                peer_bell,
+            })
+        })
+    }
+}
+
+impl Call<PeerSide> {
+    /// See [`super::Client::port_peer`]; `NotReady` is a refusal here.
+    pub fn port_peer(port: u64) -> Call<PeerSide> {
+        call(Op::PortPeer, port, [0; 6], |_, reply, fds| {
+            let [segment] = exactly(fds)?;
+            peer_side(reply.handle, &reply.vals, segment)
+        })
+    }
+}
+
+impl Call<u32> {
+    /// See [`super::Client::port_attach`].
+    pub fn port_attach(port: u64, unit: u64) -> Call<u32> {
+        let args = [unit, 0, 0, 0, 0, 0];
+        call(Op::PortAttach, port, args, |_, reply, fds| {
+            let [] = exactly(fds)?;
+            let attached = 1..SEGMENTS_MAX as u64;
+            if !attached.contains(&reply.vals[0]) {
+                return Err("no such segment index");
+            }
+            Ok(reply.vals[0] as u32)
+        })
+    }
+}
+
+impl Call<Segment> {
+    /// See [`super::Client::port_segment`].
+    pub fn port_segment(port: u64, index: u32) -> Call<Segment> {
+        let args = [u64::from(index), 0, 0, 0, 0, 0];
+        call(Op::PortSegment, port, args, |_, reply, fds| {
+            let [fd] = exactly(fds)?;
+            Ok(Segment {
+                handle: granted(reply.handle)?,
+                bytes: memory(&fd, reply.vals[0], OFlags::RDONLY)?,
+                page_kind: page_kind(reply.vals[1])?,
+                fd,
+            })
+        })
+    }
+}
+
+impl Call<Ledger> {
+    /// See [`super::Client::stats`].
+    pub fn stats(domain: u64) -> Call<Ledger> {
+        let args = [domain, 0, 0, 0, 0, 0];
+        call(Op::Stats, 0, args, |_, reply, fds| {
+            let [] = exactly(fds)?;
+            let [
+                domains,
+                capabilities,
+                objects,
+                frames_free,
+                frames_owned,
+                frames_pinned,
+            ] = reply.vals;
+            Ok(Ledger {
+                domains,
+                capabilities,
+                objects,
+                frames_free,
+                frames_owned,
+                frames_pinned,
+            })
+        })
+    }
+}
+
+fn nothing(_: &Request, _: Reply, fds: Vec<OwnedFd>) -> Decoded<()> {
+    let [] = exactly(fds)?;
+    Ok(())
+}
+
+fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Decoded<[OwnedFd; N]> {
+    fds.try_into()
+        .map_err(|_| "another number of descriptors than the operation has")
+}
+
+fn granted(handle: u64) -> Decoded<u64> {
+    if handle == 0 {
+        Err("no handle")
+    } else {
+        Ok(handle)
+    }
+}
+
+fn page_kind(raw: u64) -> Decoded<PageKind> {
+    PageKind::from_raw(raw).ok_or("no such page kind")
+}
+
+fn inspection(handle: u64, reply: &Reply) -> Decoded<Inspection> {
+    let [kind, rights, state, size, holders, pages] = reply.vals;
+    let rights = u32::try_from(rights).ok().and_then(Rights::from_bits);
+    let page_kind = match pages {
+        0 => None,
+        raw => Some(page_kind(raw)?),
+    };
+    Ok(Inspection {
+        handle,
+        kind: ObjectKind::from_raw(kind).ok_or("no such object kind")?,
+        rights: rights.ok_or("no such rights")?,
+        state,
+        size,
+        holders,
+        page_kind,
+    })
+}
+
+fn peer_side(unit: u64, vals: &[u64; 6], fd: OwnedFd) -> Decoded<PeerSide> {
+    let &[ring_log2, bytes, flags, kind, side, _] = vals;
+    let ring_log2 = u32::try_from(ring_log2)
+        .ok()
+        .filter(|n| RING_LOG2.contains(n));
+    let flags = u32::try_from(flags).ok().and_then(PortFlags::from_bits);
+    Ok(PeerSide {
+        unit_handle: granted(unit)?,
+        ring_log2: ring_log2.ok_or("no such ring size")?,
+        bytes: memory(&fd, bytes, OFlags::RDONLY)?,
+        flags: flags.ok_or("no such port flags")?,
+        page_kind: page_kind(kind)?,
+        side: match side {
+            0 => 0,
+            1 => 1,
+            _ => return Err("no such side"),
+        },
+        fd,
+    })
+}
+
+/// Checks for whole pages of memory that was opened for `access`; gives the length.
+fn memory(fd: &OwnedFd, bytes: u64, access: OFlags) -> Decoded<usize> {
+    if bytes == 0 || bytes > BYTES_MAX || bytes % PAGE != 0 {
+        return Err("no such length of memory");
+    }
+    file(fd, bytes, access)
+}
+
+/// Checks for a file of `bytes` (or more) that was opened for `access`; gives the length.
+fn file(fd: &OwnedFd, bytes: u64, access: OFlags) -> Decoded<usize> {
+    let stat = fstat(fd).map_err(|_| "a descriptor without a status")?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err("a descriptor that is no memory");
+    }
+    if u64::try_from(stat.st_size).is_ok_and(|size| size < bytes) {
+        return Err("memory that is shorter than announced");
+    }
+    let flags = fcntl_getfl(fd).map_err(|_| "a descriptor without a status")?;
+    if flags & OFlags::ACCMODE != access {
+        return Err("memory with other access than the operation gives");
+    }
+    usize::try_from(bytes).map_err(|_| "no such length of memory")
+}
+
+/// Checks for bells: eventfds, which to fstat are files of no type, or pipes.
+fn bells<const N: usize>(fds: [&OwnedFd; N]) -> Decoded<()> {
+    for fd in fds {
+        let stat = fstat(fd).map_err(|_| "a descriptor without a status")?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if !matches!(kind, FileType::Unknown | FileType::Fifo) {
+            return Err("a descriptor that is no bell");
+        }
+    }
+    Ok(())
+}
