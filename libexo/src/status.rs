@@ -52,7 +52,7 @@ impl StatusTable {
         let have = rustix::fs::fstat(file)
             .map_err(Error::system("fstat"))?
             .st_size;
-        let short = count <= HEADER_WORDS || bytes % size_of::<u64>() != 0;
+        let short = count <= HEADER_WORDS || !bytes.is_multiple_of(size_of::<u64>());
         if short || usize::try_from(have).is_ok_and(|have| have < bytes) {
             return Err(Error::WrongSize {
                 what: "the status table",

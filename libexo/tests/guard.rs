@@ -126,19 +126,16 @@ fn two_threads_that_lose_the_same_pages_at_once_both_live() {
     let together = Barrier::new(2);
     // Judged at the end: a thread that panicked would leave the other at the barrier.
     let touch = |store: bool| {
-        (0..PAGES)
-            .map(|page| {
-                together.wait();
-                let sane = match store {
-                    true => {
-                        memory.store(page * SMALL, 1);
-                        true
-                    }
-                    false => memory.load(page * SMALL) <= 1,
-                };
-                sane && guard::losses() - before > page as u64
-            })
-            .fold(true, |all, sane| all && sane)
+        let mut sane = true;
+        for page in 0..PAGES {
+            together.wait();
+            match store {
+                true => memory.store(page * SMALL, 1),
+                false => sane &= memory.load(page * SMALL) <= 1,
+            }
+            sane &= guard::losses() - before > page as u64;
+        }
+        sane
     };
     std::thread::scope(|scope| {
         let storer = scope.spawn(|| touch(true));

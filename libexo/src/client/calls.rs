@@ -7,18 +7,16 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::fs::OFlags;
 
+use super::checks::{
+    Decoded, PAGE, bell, exactly, file, granted, inspection, memory, page_kind, peer_side,
+};
 use super::grants::*;
 use crate::abi::ABI_VERSION;
-use crate::abi::port::{PortFlags, RING_LOG2, SEGMENTS_MAX};
+use crate::abi::port::{PortFlags, SEGMENTS_MAX};
 use crate::abi::status::{HEADER_WORDS, split_handle};
-use crate::abi::wire::{
-    HELLO_MAGIC, ObjectKind, Op, PageKind, PortName, Protection, Reply, Request, Rights,
-};
-
-/// Largest unit or segment that makes sense: the user half of a 48-bit address space.
-const BYTES_MAX: u64 = 1 << 47;
+use crate::abi::wire::{HELLO_MAGIC, Op, PageKind, PortName, Protection, Reply, Request};
 
 /// Smallest status table: its header and one handle.
 const STATUS_BYTES_MIN: u64 = 8 * (HEADER_WORDS as u64 + 1);
@@ -26,11 +24,7 @@ const STATUS_BYTES_MIN: u64 = 8 * (HEADER_WORDS as u64 + 1);
 /// Largest status table: a word for each of sixteen million handles.
 const STATUS_BYTES_MAX: u64 = 128 << 20;
 
-/// Granularity of everything that is mapped.
-const PAGE: u64 = 4096;
-
 type Decode<T> = fn(&Request, Reply, Vec<OwnedFd>) -> Decoded<T>;
-type Decoded<T> = Result<T, &'static str>;
 
 /// One request and how to read its answer. Made by the constructor that is named like the method
 /// of [`super::Client`]; sent by [`super::Client::submit`] or [`super::Client::call`].
@@ -82,12 +76,12 @@ impl Call<Greeting> {
                 return Err("no such frame size");
             }
             if !(STATUS_BYTES_MIN..=STATUS_BYTES_MAX).contains(&status_bytes)
-                || status_bytes % 8 != 0
+                || !status_bytes.is_multiple_of(8)
             {
                 return Err("no such status table size");
             }
             let status_bytes = file(&status, status_bytes, OFlags::RDONLY)?;
-            bells([&bell])?;
+            self::bell(&bell, OFlags::RDONLY)?;
             Ok(Greeting {
                 info: SessionInfo {
                     domain,
@@ -190,7 +184,8 @@ impl Call<PortCreated> {
         let args = [a, b, c, u64::from(ring_log2), u64::from(flags.bits()), 0];
         call(Op::PortCreate, unit, args, |_, reply, fds| {
             let [own_bell, peer_bell] = exactly(fds)?;
-            bells([&own_bell, &peer_bell])?;
+            bell(&own_bell, OFlags::RDONLY)?;
+            bell(&peer_bell, OFlags::WRONLY)?;
             Ok(PortCreated {
                 handle: granted(reply.handle)?,
                 own_bell,
@@ -207,7 +202,8 @@ impl Call<PortJoined> {
         let args = [a, b, c, 0, u64::from(flags.bits()), 0];
         call(Op::PortJoin, unit, args, |_, reply, fds| {
             let [segment, own_bell, peer_bell] = exactly(fds)?;
-            bells([&own_bell, &peer_bell])?;
+            bell(&own_bell, OFlags::RDONLY)?;
+            bell(&peer_bell, OFlags::WRONLY)?;
             Ok(PortJoined {
                 handle: granted(reply.handle)?,
                 peer: peer_side(reply.vals[5], &reply.vals, segment)?,
@@ -287,97 +283,5 @@ impl Call<Ledger> {
 
 fn nothing(_: &Request, _: Reply, fds: Vec<OwnedFd>) -> Decoded<()> {
     let [] = exactly(fds)?;
-    Ok(())
-}
-
-fn exactly<const N: usize>(fds: Vec<OwnedFd>) -> Decoded<[OwnedFd; N]> {
-    fds.try_into()
-        .map_err(|_| "another number of descriptors than the operation has")
-}
-
-fn granted(handle: u64) -> Decoded<u64> {
-    if handle == 0 {
-        Err("no handle")
-    } else {
-        Ok(handle)
-    }
-}
-
-fn page_kind(raw: u64) -> Decoded<PageKind> {
-    PageKind::from_raw(raw).ok_or("no such page kind")
-}
-
-fn inspection(handle: u64, reply: &Reply) -> Decoded<Inspection> {
-    let [kind, rights, state, size, holders, pages] = reply.vals;
-    let rights = u32::try_from(rights).ok().and_then(Rights::from_bits);
-    let page_kind = match pages {
-        0 => None,
-        raw => Some(page_kind(raw)?),
-    };
-    Ok(Inspection {
-        handle,
-        kind: ObjectKind::from_raw(kind).ok_or("no such object kind")?,
-        rights: rights.ok_or("no such rights")?,
-        state,
-        size,
-        holders,
-        page_kind,
-    })
-}
-
-fn peer_side(unit: u64, vals: &[u64; 6], fd: OwnedFd) -> Decoded<PeerSide> {
-    let &[ring_log2, bytes, flags, kind, side, _] = vals;
-    let ring_log2 = u32::try_from(ring_log2)
-        .ok()
-        .filter(|n| RING_LOG2.contains(n));
-    let flags = u32::try_from(flags).ok().and_then(PortFlags::from_bits);
-    Ok(PeerSide {
-        unit_handle: granted(unit)?,
-        ring_log2: ring_log2.ok_or("no such ring size")?,
-        bytes: memory(&fd, bytes, OFlags::RDONLY)?,
-        flags: flags.ok_or("no such port flags")?,
-        page_kind: page_kind(kind)?,
-        side: match side {
-            0 => 0,
-            1 => 1,
-            _ => return Err("no such side"),
-        },
-        fd,
-    })
-}
-
-/// Checks for whole pages of memory that was opened for `access`; gives the length.
-fn memory(fd: &OwnedFd, bytes: u64, access: OFlags) -> Decoded<usize> {
-    if bytes == 0 || bytes > BYTES_MAX || bytes % PAGE != 0 {
-        return Err("no such length of memory");
-    }
-    file(fd, bytes, access)
-}
-
-/// Checks for a file of `bytes` (or more) that was opened for `access`; gives the length.
-fn file(fd: &OwnedFd, bytes: u64, access: OFlags) -> Decoded<usize> {
-    let stat = fstat(fd).map_err(|_| "a descriptor without a status")?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err("a descriptor that is no memory");
-    }
-    if u64::try_from(stat.st_size).is_ok_and(|size| size < bytes) {
-        return Err("memory that is shorter than announced");
-    }
-    let flags = fcntl_getfl(fd).map_err(|_| "a descriptor without a status")?;
-    if flags & OFlags::ACCMODE != access {
-        return Err("memory with other access than the operation gives");
-    }
-    usize::try_from(bytes).map_err(|_| "no such length of memory")
-}
-
-/// Checks for bells: eventfds, which to fstat are files of no type, or pipes.
-fn bells<const N: usize>(fds: [&OwnedFd; N]) -> Decoded<()> {
-    for fd in fds {
-        let stat = fstat(fd).map_err(|_| "a descriptor without a status")?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if !matches!(kind, FileType::Unknown | FileType::Fifo) {
-            return Err("a descriptor that is no bell");
-        }
-    }
     Ok(())
 }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod calls;
+mod checks;
 mod connect;
 mod grants;
 mod session;
@@ -230,11 +231,12 @@ impl Client {
 
     /// Whether exod rang since the last time, without waiting.
     pub fn take_event(&self) -> Result<bool> {
-        // Eight bytes are an eventfd's whole counter.
-        let mut count = [0; 8];
+        // More than a full bell holds (a page), so that one read takes all rings there are.
+        let mut rings = [0; 8192];
         loop {
-            match rustix::io::read(&self.0.bell, &mut count) {
-                Ok(read) => return Ok(read > 0),
+            match rustix::io::read(&self.0.bell, &mut rings) {
+                Ok(0) => return Err(Error::Disconnected),
+                Ok(_) => return Ok(true),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(Error::system("read of the event bell")(errno)),
