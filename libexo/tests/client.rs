@@ -655,6 +655,7 @@ fn status_words_are_read_as_exod_writes_them() {
         store(liar, LOSS_COUNTER_WORD, 1);
         rustix::io::write(&liar.ringer, &1u64.to_ne_bytes()).expect("room for a ring");
         rustix::io::write(&liar.ringer, &1u64.to_ne_bytes()).expect("room for a ring");
+        to_client.send(()).expect("the client listens");
         next.recv().expect("the client goes on");
     };
     session(script, |exod| {
@@ -684,6 +685,7 @@ fn status_words_are_read_as_exod_writes_them() {
         assert_eq!(kept.load_deadline(), (both, 250));
         assert_eq!(exod.loss_counter(), 1);
         // Two rings may be heard as one or as two, then there is silence.
+        events.recv().expect("both were rung");
         while exod.take_event().expect("a bell") {}
         assert!(!exod.wait_event(Some(Duration::ZERO)).expect("a bell"));
 

@@ -54,7 +54,7 @@ pub(super) fn from_environment(timeout: Duration) -> Result<OwnedFd> {
 /// A duplicate of the socket that has this number here. Taken through a pidfd of ourselves: nothing
 /// proves to the compiler that nobody else owns that number, so it is not taken over.
 fn inherited(number: Option<i32>) -> Result<OwnedFd, Errno> {
-    let number = number.ok_or(Errno::INVAL)?;
+    let number = number.filter(|number| *number >= 0).ok_or(Errno::INVAL)?;
     let me = pidfd_open(getpid(), PidfdFlags::empty())?;
     let socket = pidfd_getfd(me, number, PidfdGetfdFlags::empty())?;
     if socket_type(&socket)? != SocketType::SEQPACKET {
