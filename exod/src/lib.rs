@@ -1,1 +1,3 @@
 //! The exo daemon: owns raw resources, hands out capabilities, takes them back.
+
+pub mod frames;
