@@ -10,9 +10,9 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use libexo::abi::wire::PageKind;
 use serde::Deserialize;
 
+use crate::frames::{FRAMES_MAX as UNIT_FRAMES_MAX, PageChoice};
 use crate::policy::{Grant, Policy, Rule, Who};
 
 /// Where exod looks for its configuration when nothing else is said.
@@ -25,7 +25,7 @@ pub const SOCKET_PATH: &str = "/run/exod/exod.sock";
 /// would only queue on the same kernel locks.
 pub const WORKERS: RangeInclusive<usize> = 1..=64;
 
-/// Frames that exod may own in all: 4 Mi frames are 8 TiB of 2 MiB pages, beyond today's machines.
+/// Frames that exod may own in all: 4 Mi frames are 8 TiB, beyond today's machines.
 pub const FRAMES_MAX: u64 = 1 << 22;
 
 /// Units of all sizes that exod keeps ready: each costs a descriptor, sometimes a mount.
@@ -89,39 +89,13 @@ pub type JobHook = Arc<dyn Fn(&str) + Send + Sync>;
 #[serde(deny_unknown_fields, default)]
 pub struct PoolConfig {
     /// The pages behind units.
-    pub pages: Pages,
+    pub pages: PageChoice,
     /// Frames of the pool's page kind that may be handed out in all.
     pub frames: FrameCount,
     /// Unit sizes that are kept ready, zeroed.
     pub ready: ReadySizes,
     /// Hugepages that the kernel is asked to reserve at start; zero: leave its pool alone.
     pub raise_hugepages: FrameCount,
-}
-
-/// `pages = "auto" | "2M" | "thp" | "4K"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub enum Pages {
-    /// 2 MiB pages when the machine has them free, else THP, else 4 KiB.
-    Auto,
-    /// This kind or nothing.
-    Only(PageKind),
-}
-
-impl TryFrom<String> for Pages {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Pages, String> {
-        match text.as_str() {
-            "auto" => Ok(Pages::Auto),
-            "2M" => Ok(Pages::Only(PageKind::Huge2M)),
-            "thp" => Ok(Pages::Only(PageKind::Thp)),
-            "4K" => Ok(Pages::Only(PageKind::Small4K)),
-            other => Err(format!(
-                "{other:?} is no page kind: use \"auto\", \"2M\", \"thp\" or \"4K\""
-            )),
-        }
-    }
 }
 
 /// A number of frames, at most [`FRAMES_MAX`].
@@ -243,8 +217,8 @@ impl TryFrom<Vec<ReadySize>> for ReadySizes {
         if units > READY_UNITS_MAX {
             return Err(format!("{units} ready units are more than {READY_UNITS_MAX}"));
         }
-        if sizes.iter().any(|s| s.frames == 0) {
-            return Err("a ready unit has at least one frame".into());
+        if !sizes.iter().all(|s| (1..=UNIT_FRAMES_MAX).contains(&s.frames)) {
+            return Err(format!("a ready unit has 1 to {UNIT_FRAMES_MAX} frames"));
         }
         Ok(ReadySizes(sizes))
     }
@@ -253,7 +227,7 @@ impl TryFrom<Vec<ReadySize>> for ReadySizes {
 impl Default for PoolConfig {
     fn default() -> PoolConfig {
         PoolConfig {
-            pages: Pages::Auto,
+            pages: PageChoice::Auto,
             frames: FrameCount(64),
             ready: ReadySizes(vec![ReadySize { frames: 1, units: 2 }]),
             raise_hugepages: FrameCount(0),
@@ -339,9 +313,9 @@ mod tests {
             ("workers = 2\nwrokers = 3", "line 2", "unknown field `wrokers`"),
             ("\n\nworkers = 0", "line 3", "use 1 to 64"),
             ("sessions = 0", "line 1", "use 1 to 16384"),
-            ("[pool]\npages = \"1G\"", "line 2", "\"auto\", \"2M\""),
+            ("[pool]\npages = \"1G\"", "line 2", "`auto`, `2M`"),
             ("[pool]\nframes = 99999999", "line 2", "more than"),
-            ("[pool]\nready = [{ frames = 0, units = 1 }]", "line 2", "at least one"),
+            ("[pool]\nready = [{ frames = 0, units = 1 }]", "line 2", "1 to 512"),
             ("[pool]\nready = [{ frames = 1, units = 9999 }]", "line 2", "more than 1024"),
             ("group = \"no such group\"", "line 1", "groupadd"),
             ("[[rule]]\nuser = \"no such user\"", "line 2", "no user"),

@@ -11,8 +11,7 @@ use libexo::abi::port::{PortFlags, RING_LOG2, SEGMENTS_MAX};
 use libexo::abi::wire::{ErrorCode, HELLO_MAGIC, Op, PageKind, PortName, Request, StatsPage};
 use zerocopy::FromBytes;
 
-/// Frames in one unit: 64 Ki frames are 128 GiB of 2 MiB pages, and a descriptor reaches 1 GiB.
-pub const UNIT_FRAMES_MAX: u32 = 1 << 16;
+use crate::frames::FRAMES_MAX;
 
 /// A checked request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +144,7 @@ fn command(r: &Request) -> Result<Command, ErrorCode> {
         }
         Op::Ping => Command::Ping,
         Op::AllocUnit => Command::AllocUnit {
-            frames: within(a0, 1, u64::from(UNIT_FRAMES_MAX))? as u32,
+            frames: within(a0, 1, u64::from(FRAMES_MAX))? as u32,
             pages: match a1 {
                 0 => None,
                 raw => Some(PageKind::from_raw(raw).ok_or(ErrorCode::Malformed)?),
