@@ -31,6 +31,9 @@ pub struct Identity {
     pub gid: u32,
     /// Supplementary groups.
     pub groups: Vec<u32>,
+    /// When the process started, in clock ticks since boot: a number alone is used again. Zero when
+    /// the kernel does not say.
+    pub started_ticks: u64,
 }
 
 /// Credentials and a pidfd of whoever opened the other end of `socket`.
@@ -51,8 +54,16 @@ pub fn identify(socket: BorrowedFd<'_>) -> io::Result<(Identity, OwnedFd)> {
         uid: creds.uid(),
         gid: creds.gid(),
         groups: peer_groups(socket)?,
+        started_ticks: started_ticks(creds.pid()).unwrap_or(0),
     };
     Ok((who, pidfd))
+}
+
+/// Field 22 of `/proc/PID/stat`, counted after the name, which may hold any character.
+fn started_ticks(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(22 - 3)?.parse().ok()
 }
 
 /// The way of kernels before 6.5.
@@ -129,6 +140,7 @@ mod tests {
         let (who, pidfd) = identify(a.as_fd()).expect("identity");
         assert_eq!(who.pid as u32, std::process::id());
         assert_eq!(who.uid, rustix::process::geteuid().as_raw());
+        assert!(who.started_ticks > 0);
         assert!(!has_ended(pidfd.as_fd()).expect("poll"));
     }
 

@@ -222,6 +222,7 @@ mod tests {
             uid,
             gid,
             groups: groups.to_vec(),
+            started_ticks: 0,
         }
     }
 
