@@ -25,9 +25,25 @@
 
 #![deny(unsafe_code)]
 
+mod audit;
+mod caps;
+mod domains;
+mod intent;
+mod layout;
+mod objects;
+mod revoke;
+mod slots;
+mod table;
+#[cfg(test)]
+mod tests;
 mod types;
+#[allow(unsafe_code)]
+mod words;
 
+pub use layout::Limits;
+pub use table::Table;
 pub use types::{
     AuditError, CapView, DomainId, DomainInfo, DomainState, DomainView, Event, Ledger, NewObject,
     ObjectId, ObjectState, ObjectView, OpenError, Progress, Quota, TableError,
 };
+pub use words::{Mapping, Words};
