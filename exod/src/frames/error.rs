@@ -1,4 +1,5 @@
 //! What can go wrong with frames.
+#![forbid(unsafe_code)]
 
 use std::io;
 

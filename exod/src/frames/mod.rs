@@ -31,13 +31,14 @@
 //! [`Mount`]: Protection::Mount
 //! [`Seals`]: Protection::Seals
 
-#![forbid(unsafe_code)]
-
 mod error;
 mod hugepages;
+mod lease;
 mod maker;
+mod mount;
 mod offer;
 mod pool;
+mod seals;
 mod unit;
 
 pub use error::Error;

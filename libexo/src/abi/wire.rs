@@ -310,7 +310,8 @@ impl PageKind {
 #[repr(u16)]
 pub enum Protection {
     /// A private hugetlbfs mount of exactly the unit's size with its reservation, and a descriptor
-    /// stripped of truncation by Landlock: a holder can write zeroes, and nothing else.
+    /// stripped of truncation by Landlock: a hole that a holder punches reads as zeroes. A hostile
+    /// writer can still move its pages past its file's end, and its readers then meet SIGBUS.
     Mount = 1,
     /// A memfd with seals against growing and shrinking. Punched pages come back as zeroes as long
     /// as the kernel has memory to give.
