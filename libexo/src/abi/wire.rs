@@ -98,8 +98,8 @@ pub enum Op {
     /// Needs the policy's `admin`. `name (3 words), 0, 1 to set and 0 to clear`: asks both sides
     /// of a port to mirror what they send into the ports `tap:NAME/0` and `tap:NAME/1`.
     PortTap = 13,
-    /// Needs the policy's `admin`. `domain (0: all), counter page`; totals of the ledger:
-    /// `domains, capabilities, objects, frames free, frames owned, frames pinned`.
+    /// Needs the policy's `admin`. `domain (0: all), counter page` (a [`StatsPage`]); that page. Of
+    /// one domain: its own share; [`ErrorCode::NotFound`] when there is no such domain.
     Stats = 14,
 }
 
@@ -236,6 +236,30 @@ impl ObjectKind {
     }
 }
 
+/// What [`Op::Stats`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum StatsPage {
+    /// Totals of the ledger: `domains, capabilities, objects, frames free, frames owned, frames
+    /// pinned`. Owned frames are charged to somebody, pinned ones among them; free ones may still
+    /// be granted.
+    Ledger = 0,
+    /// What the daemon is busy with, all zero when idle: `sessions, port sides, jobs, closes,
+    /// objects being taken back, objects pinned`. One's own session is among the first.
+    Work = 1,
+}
+
+impl StatsPage {
+    /// The page with this number.
+    pub fn from_raw(raw: u64) -> Option<StatsPage> {
+        match raw {
+            0 => Some(StatsPage::Ledger),
+            1 => Some(StatsPage::Work),
+            _ => None,
+        }
+    }
+}
+
 bitflags::bitflags! {
     /// What the holder of a capability may do. A derived capability has a subset of its parent's.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,7 +311,8 @@ impl PageKind {
 #[repr(u16)]
 pub enum Protection {
     /// A private hugetlbfs mount of exactly the unit's size with its reservation, and a descriptor
-    /// stripped of truncation by Landlock: a holder can write zeroes, and nothing else.
+    /// stripped of truncation by Landlock: a hole that a holder punches reads as zeroes. A hostile
+    /// writer can still move its pages past its file's end, and its readers then meet SIGBUS.
     Mount = 1,
     /// A memfd with seals against growing and shrinking. Punched pages come back as zeroes as long
     /// as the kernel has memory to give.

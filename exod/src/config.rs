@@ -1,0 +1,345 @@
+//! The configuration: one TOML file, read once at start.
+//!
+//! Everything that the file can say is checked while it is read, so that an error names its line,
+//! and a key that nobody knows is an error too: a misspelt limit must not become no limit. What is
+//! not said gets the value that grants least. `systemd/exod.toml` explains every key.
+
+#![forbid(unsafe_code)]
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::frames::{FRAMES_MAX as UNIT_FRAMES_MAX, PageChoice};
+use crate::policy::{Grant, Policy, Rule, Who};
+
+/// Where exod looks for its configuration when nothing else is said.
+pub const CONFIG_PATH: &str = "/etc/exo/exod.toml";
+
+/// Where exod listens when nothing else is said.
+pub const SOCKET_PATH: &str = "/run/exod/exod.sock";
+
+/// Worker threads: one can always be held by a slow call, so more than one is wise; more than 64
+/// would only queue on the same kernel locks.
+pub const WORKERS: RangeInclusive<usize> = 1..=64;
+
+/// Frames that exod may own in all: 4 Mi frames are 8 TiB, beyond today's machines.
+pub const FRAMES_MAX: u64 = 1 << 22;
+
+/// Units of all sizes that exod keeps ready: each costs a descriptor, sometimes a mount.
+pub const READY_UNITS_MAX: usize = 1024;
+
+/// Sessions in all: each costs four descriptors of exod's.
+pub const SESSIONS_MAX: u32 = 16_384;
+
+/// Why a configuration was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}; write one (systemd/exod.toml is an example) or name another with --config")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The file is not what it should be; the text names line and column.
+    #[error("{path}: {text}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column, the line itself, and what is wrong with it.
+        text: String,
+    },
+}
+
+/// All that exod can be told.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The listening socket. Nothing: no socket file (an embedded exod).
+    pub socket: Option<PathBuf>,
+    /// The group that may connect. Nothing: exod's own.
+    pub group: Option<GroupId>,
+    /// Threads for slow kernel calls.
+    pub workers: Workers,
+    /// Sessions in all.
+    pub sessions: Sessions,
+    /// Sessions of one user.
+    pub sessions_per_user: Sessions,
+    /// How long the survivor of a port keeps its dead peer's packets, in milliseconds.
+    pub give_back_ms: u16,
+    /// Memory.
+    pub pool: PoolConfig,
+    /// Who may hold what.
+    #[serde(rename = "rule")]
+    pub policy: Policy,
+    /// Called by a worker before each job: a place where tests make the kernel slow.
+    #[serde(skip)]
+    pub before_job: Option<JobHook>,
+}
+
+/// See [`Config::before_job`].
+pub type JobHook = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Which frames exod owns.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolConfig {
+    /// The pages behind units.
+    pub pages: PageChoice,
+    /// Frames of the pool's page kind that may be handed out in all.
+    pub frames: FrameCount,
+    /// Unit sizes that are kept ready, zeroed.
+    pub ready: ReadySizes,
+    /// Hugepages that the kernel is asked to reserve at start; zero: leave its pool alone.
+    pub raise_hugepages: FrameCount,
+}
+
+/// A number of frames, at most [`FRAMES_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct FrameCount(pub u32);
+
+impl TryFrom<u64> for FrameCount {
+    type Error = String;
+
+    fn try_from(count: u64) -> Result<FrameCount, String> {
+        match u32::try_from(count) {
+            Ok(small) if count <= FRAMES_MAX => Ok(FrameCount(small)),
+            _ => Err(format!("{count} frames are more than {FRAMES_MAX}")),
+        }
+    }
+}
+
+/// Threads, within [`WORKERS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "usize")]
+pub struct Workers(pub usize);
+
+impl TryFrom<usize> for Workers {
+    type Error = String;
+
+    fn try_from(count: usize) -> Result<Workers, String> {
+        if !WORKERS.contains(&count) {
+            let (low, high) = (WORKERS.start(), WORKERS.end());
+            return Err(format!("{count} workers: use {low} to {high}"));
+        }
+        Ok(Workers(count))
+    }
+}
+
+/// A limit of sessions, 1 to [`SESSIONS_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Sessions(pub u32);
+
+impl TryFrom<u32> for Sessions {
+    type Error = String;
+
+    fn try_from(count: u32) -> Result<Sessions, String> {
+        if !(1..=SESSIONS_MAX).contains(&count) {
+            return Err(format!("{count} sessions: use 1 to {SESSIONS_MAX}"));
+        }
+        Ok(Sessions(count))
+    }
+}
+
+/// A group by name or number, looked up while the file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "NameOrId")]
+pub struct GroupId(pub u32);
+
+/// A user by name or number, looked up while the file is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "NameOrId")]
+pub struct UserId(pub u32);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NameOrId {
+    Id(u32),
+    Name(String),
+}
+
+impl TryFrom<NameOrId> for GroupId {
+    type Error = String;
+
+    fn try_from(raw: NameOrId) -> Result<GroupId, String> {
+        match raw {
+            NameOrId::Id(id) => Ok(GroupId(id)),
+            NameOrId::Name(name) => match nix::unistd::Group::from_name(&name) {
+                Ok(Some(group)) => Ok(GroupId(group.gid.as_raw())),
+                Ok(None) => Err(format!("no group {name:?}: make it with groupadd")),
+                Err(e) => Err(format!("cannot look up group {name:?}: {e}")),
+            },
+        }
+    }
+}
+
+impl TryFrom<NameOrId> for UserId {
+    type Error = String;
+
+    fn try_from(raw: NameOrId) -> Result<UserId, String> {
+        match raw {
+            NameOrId::Id(id) => Ok(UserId(id)),
+            NameOrId::Name(name) => match nix::unistd::User::from_name(&name) {
+                Ok(Some(user)) => Ok(UserId(user.uid.as_raw())),
+                Ok(None) => Err(format!("no user {name:?}")),
+                Err(e) => Err(format!("cannot look up user {name:?}: {e}")),
+            },
+        }
+    }
+}
+
+/// Unit sizes to keep ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<ReadySize>")]
+pub struct ReadySizes(pub Vec<ReadySize>);
+
+/// So many units of so many frames each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadySize {
+    /// Frames in each unit.
+    pub frames: u32,
+    /// Units that are ready at a time.
+    pub units: usize,
+}
+
+impl TryFrom<Vec<ReadySize>> for ReadySizes {
+    type Error = String;
+
+    fn try_from(sizes: Vec<ReadySize>) -> Result<ReadySizes, String> {
+        let units = sizes.iter().fold(0usize, |all, s| all.saturating_add(s.units));
+        if units > READY_UNITS_MAX {
+            return Err(format!("{units} ready units are more than {READY_UNITS_MAX}"));
+        }
+        if !sizes.iter().all(|s| (1..=UNIT_FRAMES_MAX).contains(&s.frames)) {
+            return Err(format!("a ready unit has 1 to {UNIT_FRAMES_MAX} frames"));
+        }
+        Ok(ReadySizes(sizes))
+    }
+}
+
+impl Default for PoolConfig {
+    fn default() -> PoolConfig {
+        PoolConfig {
+            pages: PageChoice::Auto,
+            frames: FrameCount(64),
+            ready: ReadySizes(vec![ReadySize { frames: 1, units: 2 }]),
+            raise_hugepages: FrameCount(0),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            socket: Some(PathBuf::from(SOCKET_PATH)),
+            group: None,
+            workers: Workers(2),
+            sessions: Sessions(1024),
+            sessions_per_user: Sessions(64),
+            give_back_ms: 1000,
+            pool: PoolConfig::default(),
+            policy: Policy::default(),
+            before_job: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Config::parse(&text).map_err(|e| ConfigError::Parse {
+            path: path.to_owned(),
+            text: e.to_string(),
+        })
+    }
+
+    /// Checks a text; the error names line and column.
+    pub fn parse(text: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    /// What an embedded exod runs on: no socket file, and everything that the machine has for the
+    /// user that runs it.
+    pub fn embedded() -> Config {
+        let own = Rule {
+            who: Who::User(rustix::process::geteuid().as_raw()),
+            grant: Arc::new(Grant::everything()),
+        };
+        Config {
+            socket: None,
+            pool: PoolConfig {
+                frames: FrameCount(FRAMES_MAX as u32),
+                ready: ReadySizes(vec![ReadySize { frames: 1, units: 2 }]),
+                ..PoolConfig::default()
+            },
+            policy: Policy { rules: vec![own] },
+            ..Config::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(text: &str) -> String {
+        match Config::parse(text) {
+            Ok(_) => panic!("{text:?} was accepted"),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    #[test]
+    fn an_empty_file_grants_nothing() {
+        let config = Config::parse("").expect("defaults");
+        assert!(config.policy.rules.is_empty());
+        assert_eq!(config.pool.raise_hugepages, FrameCount(0));
+    }
+
+    #[test]
+    fn errors_name_their_line_and_what_to_do() {
+        let cases = [
+            ("workers = 2\nwrokers = 3", "line 2", "unknown field `wrokers`"),
+            ("\n\nworkers = 0", "line 3", "use 1 to 64"),
+            ("sessions = 0", "line 1", "use 1 to 16384"),
+            ("[pool]\npages = \"1G\"", "line 2", "`auto`, `2M`"),
+            ("[pool]\nframes = 99999999", "line 2", "more than"),
+            ("[pool]\nready = [{ frames = 0, units = 1 }]", "line 2", "1 to 512"),
+            ("[pool]\nready = [{ frames = 1, units = 9999 }]", "line 2", "more than 1024"),
+            ("group = \"no such group\"", "line 1", "groupadd"),
+            ("[[rule]]\nuser = \"no such user\"", "line 2", "no user"),
+            ("[[rule]]\nmax_frames = 1", "line 1", "exactly one of"),
+            ("[[rule]]\nany = true\nuser = 0", "line 1", "exactly one of"),
+            ("[[rule]]\nany = true\nmax_frame = 1", "line 3", "unknown field"),
+            ("[[rule]]\nany = true\ncreate = [\"a b\"]", "line 3", "letters, digits"),
+        ];
+        for (text, line, hint) in cases {
+            let error = error_of(text);
+            assert!(error.contains(line), "{text:?}: {error}");
+            assert!(error.contains(hint), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_example_is_accepted_and_says_what_the_defaults_are() {
+        let text = include_str!("../../systemd/exod.toml");
+        let config = Config::parse(text).expect("systemd/exod.toml");
+        let fresh = Config::default();
+        assert_eq!(config.socket, fresh.socket);
+        assert_eq!(config.workers, fresh.workers);
+        assert_eq!(config.sessions, fresh.sessions);
+        assert_eq!(config.give_back_ms, fresh.give_back_ms);
+        assert_eq!(config.pool.ready, fresh.pool.ready);
+    }
+}
