@@ -82,6 +82,11 @@ impl StatusTable {
         }
     }
 
+    /// Handles that have a word.
+    pub fn handles(&self) -> usize {
+        self.count - HEADER_WORDS
+    }
+
     /// The word of a handle, to keep; none when it is out of the table.
     pub fn word(&self, handle: u64) -> Option<StatusWord> {
         let (index, generation) = split_handle(handle);

@@ -137,6 +137,13 @@ fn every_operation_asks_and_answers_as_the_protocol_says() {
             of(0, [1, 2, 3, 4, 5, 6]),
             vec![],
         ),
+        (
+            Op::Stats,
+            0,
+            [0, 1, 0, 0, 0, 0],
+            of(0, [1, 2, 3, 4, 5, 6]),
+            vec![],
+        ),
         (Op::Drop, 7, [0; 6], none, vec![]),
     ];
     let script = |liar: &Liar| {
@@ -198,6 +205,8 @@ fn every_operation_asks_and_answers_as_the_protocol_says() {
             (ledger.domains, ledger.frames_free, ledger.frames_pinned),
             (1, 4, 6)
         );
+        let work = exod.work().expect("what exod does");
+        assert_eq!((work.sessions, work.jobs, work.pinned), (1, 3, 6));
         exod.drop_handle(7).expect("no refusal");
     });
 }
@@ -477,26 +486,34 @@ fn other_pages_than_asked_for_are_refused() {
 }
 
 #[test]
-fn a_list_that_goes_in_circles_ends() {
+fn a_list_that_never_ends_does() {
     let _turn = turn();
-    let script = |liar: &Liar| {
-        while let Some(request) = liar.request() {
-            let same = Reply {
-                handle: handle(4, 1),
-                vals: [1, 1, 0, 4096, 1, 3],
-                ..Reply::default()
-            };
-            liar.answer(&request, same, &[]);
-        }
-    };
-    session(script, |exod| {
-        let listed: Vec<_> = exod.list().collect();
-        assert_eq!(listed.len(), 2);
-        assert!(matches!(
-            listed[1],
-            Err(Error::BadReply { op: Op::List, .. })
-        ));
-    });
+    for circle in [1, 2] {
+        let script = |liar: &Liar| {
+            let mut handles = (0..circle).cycle();
+            while let Some(request) = liar.request() {
+                let reply = Reply {
+                    handle: handle(4, 1 + handles.next().expect("a cycle")),
+                    vals: [1, 1, 2, 4096, 1, 3],
+                    ..Reply::default()
+                };
+                liar.answer(&request, reply, &[]);
+            }
+        };
+        session(script, |exod| {
+            let listed: Vec<_> = exod.list().collect();
+            if circle == 1 {
+                let lied = Err(Op::List);
+                let ends = listed.into_iter().map(|found| match found {
+                    Err(Error::BadReply { op, .. }) => Err(op),
+                    other => Ok(other.is_ok()),
+                });
+                assert_eq!(ends.collect::<Vec<_>>(), [Ok(true), lied]);
+            } else {
+                assert_eq!(listed.len(), exod.status_table().handles());
+            }
+        });
+    }
 }
 
 #[test]

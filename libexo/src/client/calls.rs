@@ -15,8 +15,10 @@ use super::checks::{
 use super::grants::*;
 use crate::abi::ABI_VERSION;
 use crate::abi::port::{PortFlags, SEGMENTS_MAX};
-use crate::abi::status::{HEADER_WORDS, split_handle};
-use crate::abi::wire::{HELLO_MAGIC, Op, PageKind, PortName, Protection, Reply, Request};
+use crate::abi::status::HEADER_WORDS;
+use crate::abi::wire::{
+    HELLO_MAGIC, Op, PageKind, PortName, Protection, Reply, Request, StatsPage,
+};
 
 /// Smallest status table: its header and one handle.
 const STATUS_BYTES_MIN: u64 = 8 * (HEADER_WORDS as u64 + 1);
@@ -162,9 +164,7 @@ impl Call<Option<Inspection>> {
             if reply.handle == 0 {
                 return Ok(None);
             }
-            // Strictly upwards, so that a list ends.
-            let after = |handle| split_handle(handle).0;
-            if request.handle != 0 && after(reply.handle) <= after(request.handle) {
+            if reply.handle == request.handle {
                 return Err("the list does not go on");
             }
             inspection(reply.handle, &reply).map(Some)
@@ -230,8 +230,7 @@ impl Call<u32> {
         let args = [unit, 0, 0, 0, 0, 0];
         call(Op::PortAttach, port, args, |_, reply, fds| {
             let [] = exactly(fds)?;
-            let attached = 1..SEGMENTS_MAX as u64;
-            if !attached.contains(&reply.vals[0]) {
+            if reply.vals[0] >= SEGMENTS_MAX as u64 {
                 return Err("no such segment index");
             }
             Ok(reply.vals[0] as u32)
@@ -258,24 +257,36 @@ impl Call<Segment> {
 impl Call<Ledger> {
     /// See [`super::Client::stats`].
     pub fn stats(domain: u64) -> Call<Ledger> {
-        let args = [domain, 0, 0, 0, 0, 0];
+        let args = [domain, StatsPage::Ledger as u64, 0, 0, 0, 0];
         call(Op::Stats, 0, args, |_, reply, fds| {
             let [] = exactly(fds)?;
-            let [
-                domains,
-                capabilities,
-                objects,
-                frames_free,
-                frames_owned,
-                frames_pinned,
-            ] = reply.vals;
+            let [domains, capabilities, objects, free, owned, pinned] = reply.vals;
             Ok(Ledger {
                 domains,
                 capabilities,
                 objects,
-                frames_free,
-                frames_owned,
-                frames_pinned,
+                frames_free: free,
+                frames_owned: owned,
+                frames_pinned: pinned,
+            })
+        })
+    }
+}
+
+impl Call<Work> {
+    /// See [`super::Client::work`].
+    pub fn work() -> Call<Work> {
+        let args = [0, StatsPage::Work as u64, 0, 0, 0, 0];
+        call(Op::Stats, 0, args, |_, reply, fds| {
+            let [] = exactly(fds)?;
+            let [sessions, port_sides, jobs, closes, unbinding, pinned] = reply.vals;
+            Ok(Work {
+                sessions,
+                port_sides,
+                jobs,
+                closes,
+                unbinding,
+                pinned,
             })
         })
     }

@@ -101,7 +101,7 @@ pub struct Inspection {
     pub kind: ObjectKind,
     /// What its holder may do.
     pub rights: Rights,
-    /// State of the object, as exod numbers it.
+    /// State of the object: 1 being made, 2 usable, 3 being taken back, 4 pinned.
     pub state: u64,
     /// Bytes of a unit, slots of a port's ring.
     pub size: u64,
@@ -111,19 +111,36 @@ pub struct Inspection {
     pub page_kind: Option<PageKind>,
 }
 
-/// Totals of exod's ledger.
+/// exod's ledger, or one domain's share of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Sessions.
+    /// Domains that hold something.
     pub domains: u64,
     /// Capabilities in use.
     pub capabilities: u64,
     /// Objects in use.
     pub objects: u64,
-    /// Frames that nobody owns.
+    /// Frames that may still be granted.
     pub frames_free: u64,
-    /// Frames that a domain owns.
+    /// Frames that are charged to somebody, pinned ones among them.
     pub frames_owned: u64,
     /// Frames that were taken back and that something still pins.
     pub frames_pinned: u64,
+}
+
+/// What exod is busy with; all zero when it is idle, but for one's own session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Sessions, one's own among them.
+    pub sessions: u64,
+    /// Sides of ports.
+    pub port_sides: u64,
+    /// Slow kernel calls under way.
+    pub jobs: u64,
+    /// Foreign descriptors not closed yet.
+    pub closes: u64,
+    /// Objects being taken back.
+    pub unbinding: u64,
+    /// Objects that something still pins.
+    pub pinned: u64,
 }

@@ -115,7 +115,7 @@ impl Client {
         self.call(Call::alloc_unit(frames, kind))
     }
 
-    /// Gives a capability back.
+    /// Gives a capability back. A unit that serves a port of ours is busy.
     pub fn drop_handle(&self, handle: u64) -> Result<()> {
         self.call(Call::drop_handle(handle))
     }
@@ -125,17 +125,20 @@ impl Client {
         self.call(Call::inspect(handle))
     }
 
-    /// All capabilities of this session, one request each. Ends after the first error.
+    /// All capabilities of this session, newest first, one request each. The one at hand may be
+    /// dropped meanwhile. Ends after the first error.
     pub fn list(&self) -> impl Iterator<Item = Result<Inspection>> + '_ {
-        let mut last = Some(0);
-        std::iter::from_fn(move || {
-            let found = self.call(Call::list(last?)).transpose();
-            last = match &found {
-                Some(Ok(capability)) => Some(capability.handle),
-                _ => None,
-            };
-            found
-        })
+        let limit = self.0.status.handles();
+        let mut ahead = self.call(Call::list(0)).transpose();
+        let found = std::iter::from_fn(move || {
+            let found = ahead.take()?;
+            if let Ok(capability) = &found {
+                ahead = self.call(Call::list(capability.handle)).transpose();
+            }
+            Some(found)
+        });
+        // No more than there can be, whatever exod says.
+        found.take(limit)
     }
 
     /// A port with `unit` as this side's segment, waiting for a peer.
@@ -177,14 +180,19 @@ impl Client {
         self.call(Call::port_leave(port, reason))
     }
 
-    /// Asks both sides of a port to mirror what they send, or to stop.
+    /// Asks both sides of a port to mirror what they send, or to stop. Needs the policy's `admin`.
     pub fn port_tap(&self, name: &PortName, on: bool) -> Result<()> {
         self.call(Call::port_tap(name, on))
     }
 
-    /// Totals of one domain, or of all (0).
+    /// The ledger of one domain, or of all (0). Needs the policy's `admin`.
     pub fn stats(&self, domain: u64) -> Result<Ledger> {
         self.call(Call::stats(domain))
+    }
+
+    /// What exod is busy with. Needs the policy's `admin`.
+    pub fn work(&self) -> Result<Work> {
+        self.call(Call::work())
     }
 
     /// Status of a capability: one load and a compare. Empty when the handle is not live any more.
