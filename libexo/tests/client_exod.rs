@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use exod::config::Config;
 use exod::Embedded;
+use exod::config::Config;
 use libexo::abi::port::{Layout, PortFlags};
 use libexo::abi::status::{Status, split_handle};
 use libexo::abi::wire::{ErrorCode, ObjectKind, PageKind, PortName, Rights};
@@ -87,7 +87,11 @@ fn a_unit_is_granted_listed_and_given_back() {
     } = client.alloc_unit(2, None).expect("two frames");
     assert_eq!((bytes, page_kind), (2 * info.frame_bytes, info.page_kind));
     let memory = map(&fd, bytes, true);
-    assert_eq!((load(&memory, 0), load(&memory, bytes - 1)), (0, 0), "cleared");
+    assert_eq!(
+        (load(&memory, 0), load(&memory, bytes - 1)),
+        (0, 0),
+        "cleared"
+    );
     store(&memory, bytes - 1, 7);
     assert_eq!(load(&memory, bytes - 1), 7);
 
@@ -97,15 +101,23 @@ fn a_unit_is_granted_listed_and_given_back() {
     assert_eq!(client.status(handle), Status::LIVE);
     let kept = client.status_word(handle).expect("in the table");
     let more = client.alloc_unit(1, Some(info.page_kind)).expect("a frame");
-    let listed: Vec<_> = client.list().map(|found| found.expect("a list").handle).collect();
+    let listed: Vec<_> = client
+        .list()
+        .map(|found| found.expect("a list").handle)
+        .collect();
     assert_eq!(listed.len(), 2);
     assert!(listed.contains(&handle) && listed.contains(&more.handle));
 
     // What is listed can be dropped while it is listed.
     for found in client.list() {
-        client.drop_handle(found.expect("a list").handle).expect("given back");
+        client
+            .drop_handle(found.expect("a list").handle)
+            .expect("given back");
     }
-    assert_eq!((client.status(handle), kept.load()), (Status::empty(), Status::empty()));
+    assert_eq!(
+        (client.status(handle), kept.load()),
+        (Status::empty(), Status::empty())
+    );
     assert_eq!(client.list().count(), 0);
     let error = client.drop_handle(handle).expect_err("stale");
     assert_eq!(error.code(), Some(ErrorCode::NoSuchHandle), "{error}");
@@ -117,7 +129,10 @@ fn many_requests_in_flight_are_answered_in_order() {
     let client = connect(&exod);
     let pings: Result<Vec<_>, _> = (0..200).map(|_| client.submit(Call::ping())).collect();
     let unit = client.submit(Call::alloc_unit(1, Some(PageKind::Small4K)));
-    let unit = unit.expect("sent").wait().expect("small pages are everywhere");
+    let unit = unit
+        .expect("sent")
+        .wait()
+        .expect("small pages are everywhere");
     assert_eq!(unit.page_kind, PageKind::Small4K);
     for ping in pings.expect("all sent") {
         ping.wait().expect("an answer");
@@ -131,9 +146,18 @@ fn refusals_tell_why() {
     let unit = client.alloc_unit(1, None).expect("a frame").handle;
     let none = PortFlags::empty();
     let code = |error: Error| error.code().expect("a refusal");
-    assert_eq!(code(client.inspect(1 << 40).expect_err("guessed")), ErrorCode::NoSuchHandle);
-    assert_eq!(code(client.port_peer(unit).expect_err("a unit")), ErrorCode::WrongKind);
-    assert_eq!(code(client.alloc_unit(0, None).expect_err("nothing")), ErrorCode::Malformed);
+    assert_eq!(
+        code(client.inspect(1 << 40).expect_err("guessed")),
+        ErrorCode::NoSuchHandle
+    );
+    assert_eq!(
+        code(client.port_peer(unit).expect_err("a unit")),
+        ErrorCode::WrongKind
+    );
+    assert_eq!(
+        code(client.alloc_unit(0, None).expect_err("nothing")),
+        ErrorCode::Malformed
+    );
     let nobody = client.port_join(&name("nobody"), unit, none);
     assert_eq!(code(nobody.expect_err("no such port")), ErrorCode::NotFound);
     let rings = client.port_create(&name("rings"), unit, 99, none);
@@ -150,23 +174,40 @@ fn a_port_is_made_used_and_left() {
     let own = alice.alloc_unit(1, None).expect("a frame");
     let made = alice.port_create(&demo, own.handle, RING_LOG2, PortFlags::SHARE);
     let made = made.expect("a port");
-    assert!(alice.port_peer(made.handle).expect("an answer").is_none(), "nobody yet");
+    assert!(
+        alice.port_peer(made.handle).expect("an answer").is_none(),
+        "nobody yet"
+    );
     let memory = map(&own.fd, own.bytes, true);
     let at = Layout::new(RING_LOG2).packets;
     store(&memory, at, 42);
 
     let his = bob.alloc_unit(1, None).expect("a frame");
-    let joined = bob.port_join(&demo, his.handle, PortFlags::empty()).expect("a port");
+    let joined = bob
+        .port_join(&demo, his.handle, PortFlags::empty())
+        .expect("a port");
     let seen = &joined.peer;
-    assert_eq!((seen.ring_log2, seen.bytes, seen.side), (RING_LOG2, own.bytes, 1));
-    assert_eq!((seen.flags, seen.page_kind), (PortFlags::SHARE, own.page_kind));
+    assert_eq!(
+        (seen.ring_log2, seen.bytes, seen.side),
+        (RING_LOG2, own.bytes, 1)
+    );
+    assert_eq!(
+        (seen.flags, seen.page_kind),
+        (PortFlags::SHARE, own.page_kind)
+    );
     assert_eq!(load(&map(&seen.fd, seen.bytes, false), at), 42);
     let rights = bob.inspect(seen.unit_handle).expect("a capability").rights;
     assert_eq!(rights, Rights::READ | Rights::SHARE);
 
     until(&alice, made.handle, Status::PEER_JOINED);
-    let peer = alice.port_peer(made.handle).expect("an answer").expect("he joined");
-    assert_eq!((peer.bytes, peer.side, peer.flags), (his.bytes, 0, PortFlags::empty()));
+    let peer = alice
+        .port_peer(made.handle)
+        .expect("an answer")
+        .expect("he joined");
+    assert_eq!(
+        (peer.bytes, peer.side, peer.flags),
+        (his.bytes, 0, PortFlags::empty())
+    );
 
     assert!(!heard(&joined.own_bell));
     ring(&made.peer_bell);
@@ -175,7 +216,9 @@ fn a_port_is_made_used_and_left() {
     assert!(heard(&made.own_bell));
 
     let more = alice.alloc_unit(1, None).expect("a frame");
-    let index = alice.port_attach(made.handle, more.handle).expect("an index");
+    let index = alice
+        .port_attach(made.handle, more.handle)
+        .expect("an index");
     let segment = bob.port_segment(joined.handle, index).expect("a segment");
     store(&map(&more.fd, more.bytes, true), 5, 9);
     assert_eq!(load(&map(&segment.fd, segment.bytes, false), 5), 9);
@@ -194,7 +237,9 @@ fn a_dead_owners_memory_is_taken_back_and_its_reader_lives() {
     let demo = name("lost");
     let flags = PortFlags::empty();
     let own = alice.alloc_unit(1, None).expect("a frame");
-    alice.port_create(&demo, own.handle, RING_LOG2, flags).expect("a port");
+    alice
+        .port_create(&demo, own.handle, RING_LOG2, flags)
+        .expect("a port");
     let memory = map(&own.fd, own.bytes, true);
     let at = Layout::new(RING_LOG2).packets;
     store(&memory, at, 42);
@@ -219,7 +264,10 @@ fn a_dead_owners_memory_is_taken_back_and_its_reader_lives() {
     // The table is told first; the pages go in a job.
     while guard::losses() == before.0 {
         let byte = load(&seen, at);
-        assert!(byte == 42 || guard::losses() > before.0, "{byte}: a hole that nobody counted");
+        assert!(
+            byte == 42 || guard::losses() > before.0,
+            "{byte}: a hole that nobody counted"
+        );
     }
     assert_eq!(load(&seen, at), 0);
     bob.ping().expect("the session goes on");
@@ -232,7 +280,10 @@ fn the_end_of_exod_ends_a_wait() {
     let client = connect(&exod);
     let unit = client.alloc_unit(1, None).expect("a frame");
     drop(exod);
-    assert!(matches!(client.wait_event(SOON), Ok(true) | Err(Error::Disconnected)));
+    assert!(matches!(
+        client.wait_event(SOON),
+        Ok(true) | Err(Error::Disconnected)
+    ));
     while client.wait_event(SOON).is_ok() {}
     assert!(matches!(client.ping(), Err(Error::Disconnected)));
     // What it said last can still be read.

@@ -85,7 +85,9 @@ pub struct Descriptor(pub u64);
 
 impl Descriptor {
     /// The bit that tells this lap of the ring from the last.
-    pub const LAP: u64 = 1 << 31;
+    pub const LAP: u64 = 1 << Self::LAP_BIT;
+    /// Its number.
+    pub const LAP_BIT: u32 = 31;
     const MORE: u64 = 1 << 30;
     const RESERVED: u64 = !0 << 53;
 
@@ -106,6 +108,13 @@ impl Descriptor {
         self.0 & !Self::LAP | if lap { Self::LAP } else { 0 }
     }
 
+    /// The same, pointing at the start of cache line `line` of its segment.
+    #[inline]
+    pub fn at_line(self, line: u32) -> Descriptor {
+        debug_assert!(line < 1 << 24);
+        Descriptor(self.0 & !0x3fff_ffff | u64::from(line))
+    }
+
     /// Which lap wrote it.
     #[inline]
     pub fn lap(self) -> bool {
@@ -116,6 +125,12 @@ impl Descriptor {
     #[inline]
     pub fn more(self) -> bool {
         self.0 & Self::MORE != 0
+    }
+
+    /// The same as the last piece of its packet.
+    #[inline]
+    pub fn without_more(self) -> Descriptor {
+        Descriptor(self.0 & !Self::MORE)
     }
 
     /// First byte, from the segment's start.

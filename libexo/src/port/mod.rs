@@ -1,0 +1,369 @@
+//! Ports: packets between two domains that do not trust each other, without a copy or a switch.
+//!
+//! Each side has a *segment*, a unit of frames that it alone writes and the other maps read-only.
+//! In it lie the ring of descriptors that this side sends, the ring of returns for what it
+//! received, and its packets ([`crate::abi::port`]). So neither side can corrupt the other; what it
+//! reads from the peer it reads once, checks, and only then uses.
+//!
+//! ```text
+//!       side 0's segment (side 1 reads)              side 1's segment (side 0 reads)
+//!   control | descriptors | returns | packets    control | descriptors | returns | packets
+//!                 |             ^        |             ^        |
+//!   send_burst ---+-------------|--------+--> receive  |        |
+//!                               +----------------------|--------+-- returns (runs of slots)
+//! ```
+//!
+//! A port is used by one thread. While both sides are busy it makes no system call; a side that has
+//! nothing to do may [`Port::wait`], and only then is a doorbell rung for it.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::abi::port::{CHAIN_MAX, Descriptor, SEGMENTS_MAX};
+use crate::abi::status::Status;
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::packet::{Mempool, Packet};
+use crate::shm::{Access, Mapping, Words};
+use crate::status::StatusWord;
+
+mod bell;
+mod returns;
+mod rx;
+mod setup;
+mod tx;
+
+pub use rx::{BURST_MAX, PeerPacket, RxBurst, RxPacket};
+pub use setup::{PortConfig, Waiting};
+
+use bell::Bells;
+use rx::{Rx, Staged};
+use tx::Tx;
+
+/// Why a side ends a port, as it tells exod.
+const LEAVE_DONE: u64 = 0;
+const LEAVE_VIOLATION: u64 = 1;
+
+/// One side of a port whose peer has joined.
+pub struct Port {
+    client: Client,
+    handle: u64,
+    status: StatusWord,
+    side: u8,
+    tx: Tx<Words>,
+    rx: Rx,
+    bells: Bells,
+    own: Rc<Mapping>,
+    peer_access: Access,
+    /// The peer's segment units as capabilities of ours, by segment.
+    peer_units: [u64; SEGMENTS_MAX],
+    /// Our segments, by the port and segment that they are forwarded from.
+    forwards: Vec<((u64, usize), u8)>,
+    rest: Vec<Descriptor>,
+}
+
+impl Port {
+    /// The mempool in this side's own segment.
+    pub fn pool(&self) -> &Rc<Mempool> {
+        self.tx.pool()
+    }
+
+    /// 0 for who created the port, 1 for who joined it.
+    pub fn side(&self) -> u8 {
+        self.side
+    }
+
+    /// The port as a capability.
+    pub fn handle(&self) -> u64 {
+        self.handle
+    }
+
+    /// Slots in each ring.
+    pub fn ring_slots(&self) -> u32 {
+        self.tx.capacity()
+    }
+
+    /// Allocates a packet of `len` bytes from [`Port::pool`].
+    #[inline]
+    pub fn alloc(&self, len: usize) -> Option<Packet> {
+        self.tx.pool().alloc(len)
+    }
+
+    /// Sends as many of `burst` as there is credit for, from its front, and removes them; how many.
+    /// Fewer than all means that the peer has not returned enough yet: call again.
+    pub fn send_burst(&mut self, burst: &mut Vec<Packet>) -> Result<usize> {
+        let credit = self.tx.credit(burst.len() as u32);
+        let credit = self.check(credit)? as usize;
+        if credit == 0 {
+            return self.nothing().map(|()| 0);
+        }
+        for packet in burst.drain(..credit) {
+            self.tx.push(packet, false)?;
+        }
+        self.bells.ring_if_asleep();
+        Ok(credit)
+    }
+
+    /// Sends up to `count` packets of `len` bytes, each filled by `fill` from its number in the
+    /// burst: allocation, filling and sending in one pass. How many; fewer than `count` means that
+    /// buffers or credit ran out.
+    #[inline]
+    pub fn send_with(
+        &mut self,
+        count: usize,
+        len: usize,
+        fill: impl FnMut(u32, &mut [u8]),
+    ) -> Result<usize> {
+        let credit = self.tx.credit(count.min(BURST_MAX) as u32);
+        let mut credit = self.check(credit)? as usize;
+        if self.tx.pool().available() < credit {
+            let home = self.tx.reap();
+            self.check(home)?;
+            credit = credit.min(self.tx.pool().available());
+        }
+        if credit == 0 {
+            return self.nothing().map(|()| 0);
+        }
+        self.tx.push_filled(credit as u32, len, fill);
+        self.bells.ring_if_asleep();
+        Ok(credit)
+    }
+
+    /// Forwards a packet that came from another port (or this one) without copying its payload:
+    /// the peer sees `head`, then the bytes of `body` from `skip` on. `body` goes back to its
+    /// sender when the peer has returned it. Both come back where there is no credit yet.
+    pub fn forward(
+        &mut self,
+        head: Packet,
+        body: RxPacket,
+        skip: usize,
+    ) -> Result<Option<(Packet, RxPacket)>> {
+        let mut rest = std::mem::take(&mut self.rest);
+        let result = self.try_forward(head, body, skip, &mut rest);
+        rest.clear();
+        self.rest = rest;
+        result
+    }
+
+    fn try_forward(
+        &mut self,
+        head: Packet,
+        body: RxPacket,
+        skip: usize,
+        rest: &mut Vec<Descriptor>,
+    ) -> Result<Option<(Packet, RxPacket)>> {
+        for piece in body.descriptors(skip) {
+            let segment = self.forward_segment(body.port_id(), piece.segment())?;
+            rest.push(Descriptor::new(segment, piece.offset(), piece.len(), true));
+        }
+        let Some(last) = rest.last_mut() else {
+            return Err(Error::WrongSize {
+                what: "the skipped part of a forwarded packet",
+                got: skip as u64,
+                limit: body.view().len() as u64 - 1,
+            });
+        };
+        *last = last.without_more();
+        let pieces = rest.len() as u32 + 1;
+        if pieces as usize > CHAIN_MAX {
+            return Err(Error::WrongSize {
+                what: "the pieces of a forwarded packet",
+                got: u64::from(pieces),
+                limit: CHAIN_MAX as u64,
+            });
+        }
+        let credit = self.tx.credit(pieces);
+        if self.check(credit)? < pieces {
+            self.nothing()?;
+            return Ok(Some((head, body)));
+        }
+        self.tx.push_chain(head, rest, body)?;
+        Ok(None)
+    }
+
+    #[inline]
+    fn forward_segment(&self, port: u64, segment: usize) -> Result<u8> {
+        let found = self
+            .forwards
+            .iter()
+            .find(|(from, _)| *from == (port, segment));
+        found.map(|(_, to)| *to).ok_or(Error::WrongSize {
+            what: "a segment that this port may not forward from (share_from it first); its number",
+            got: segment as u64,
+            limit: 0,
+        })
+    }
+
+    /// Lets the peer read the packets that `from` receives, so that [`Port::forward`] can send them
+    /// on. The peer of `from` must have opened it with `share`.
+    pub fn share_from(&mut self, from: &mut Port) -> Result<()> {
+        let known = (0..SEGMENTS_MAX).filter(|s| from.rx.shared.segments.get(*s).is_some());
+        for segment in known {
+            let key = (from.rx.shared.id, segment);
+            if !self.forwards.iter().any(|(k, _)| *k == key) {
+                let index = self
+                    .client
+                    .port_attach(self.handle, from.peer_units[segment])?;
+                self.forwards.push((key, index as u8));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds `frames` more frames of packet memory, in buffers of `buffer_len` bytes, whose packets
+    /// may be sent on this port.
+    pub fn add_pool(&mut self, frames: u64, buffer_len: usize) -> Result<Rc<Mempool>> {
+        let (handle, map) = setup::own_unit(&self.client, frames)?;
+        let index = self.client.port_attach(self.handle, handle)?;
+        let pool = Rc::new(setup::pool(map, 0, buffer_len)?);
+        self.tx.add_pool(Rc::clone(&pool), index as u8);
+        Ok(pool)
+    }
+
+    /// Receives up to `max` packets (at most [`BURST_MAX`]). An empty burst means that there are
+    /// none; [`Error::PeerGone`] that there never will be; [`Error::PeerViolation`] that the peer
+    /// broke the rules and the port is over.
+    #[inline]
+    pub fn receive_burst(&mut self, max: usize) -> Result<RxBurst<'_>> {
+        let (slots, packets) = loop {
+            let staged = self.rx.stage(max);
+            match self.check(staged)? {
+                Staged::Ready { slots, packets } => break (slots, packets),
+                Staged::UnknownSegment(index) => self.map_segment(index)?,
+            }
+        };
+        if packets == 0 {
+            self.rx.shared.flush();
+            self.nothing()?;
+        }
+        if self.rx.shared.take_news() {
+            self.bells.ring_if_asleep();
+        }
+        Ok(self.rx.lend(slots, packets))
+    }
+
+    /// Takes home buffers that the peer has returned and hands the peer what this side returns.
+    /// Sending and receiving do both by themselves when they need to.
+    pub fn flush(&mut self) -> Result<()> {
+        let home = self.tx.reap();
+        self.check(home)?;
+        self.rx.shared.flush();
+        if self.rx.shared.take_news() {
+            self.bells.ring_if_asleep();
+        }
+        Ok(())
+    }
+
+    /// Announces packets that were [forwarded](Port::forward) one by one.
+    #[inline]
+    pub fn announce(&mut self) {
+        self.bells.ring_if_asleep();
+    }
+
+    /// Packets' slots that the peer has not returned yet, as far as this side has looked.
+    pub fn outstanding(&self) -> u32 {
+        self.tx.outstanding()
+    }
+
+    /// Sleeps until there is a packet, a return, or news from exod. True unless the time ran out.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        self.flush()?;
+        self.gone()?;
+        let (tx, rx) = (&self.tx, &self.rx);
+        let event = self.client.event_fd();
+        self.bells
+            .sleep(event, timeout, || rx.has_packets() || tx.has_returns())
+    }
+
+    /// The bell that the peer rings for this side, for event loops of others.
+    pub fn bell_fd(&self) -> BorrowedFd<'_> {
+        self.bells.own_fd()
+    }
+
+    /// Brings near what the next packet will be written to: worth calling where there is time
+    /// before it, as between a request and its answer.
+    #[inline]
+    pub fn warm_up(&self) {
+        self.tx.warm_up();
+    }
+
+    /// Whether the peer is still there.
+    pub fn is_connected(&self) -> bool {
+        let status = self.status.load();
+        status.contains(Status::LIVE) && !status.contains(Status::PEER_GONE)
+    }
+
+    /// What a side that found nothing asks: is it worth coming back?
+    #[inline]
+    fn nothing(&mut self) -> Result<()> {
+        let status = self.status.load();
+        if status.contains(Status::LIVE) && !status.intersects(Status::PEER_GONE) {
+            return Ok(());
+        }
+        self.gone()
+    }
+
+    #[cold]
+    fn gone(&self) -> Result<()> {
+        let status = self.status.load();
+        if !status.contains(Status::LIVE) {
+            return Err(Error::Revoked);
+        }
+        if status.contains(Status::PEER_GONE) && !self.rx.has_packets() {
+            return Err(Error::PeerGone);
+        }
+        Ok(())
+    }
+
+    /// A violation by the peer ends the port, at exod too.
+    #[inline]
+    fn check<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(Error::PeerViolation(_)) = &result {
+            let _ = self.client.port_leave(self.handle, LEAVE_VIOLATION);
+        }
+        result
+    }
+
+    #[cold]
+    fn map_segment(&mut self, index: usize) -> Result<()> {
+        let refused = |_| Error::PeerViolation("a descriptor in a segment that it never attached");
+        let segment = self
+            .client
+            .port_segment(self.handle, index as u32)
+            .map_err(refused);
+        let segment = self.check(segment)?;
+        let map = Mapping::new(
+            &segment.fd,
+            segment.bytes,
+            self.peer_access,
+            segment.page_kind,
+        )?;
+        self.peer_units[index] = segment.handle;
+        self.rx.shared.segments.set(index, map);
+        Ok(())
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        self.rx.shared.flush();
+        let _ = self.client.port_leave(self.handle, LEAVE_DONE);
+    }
+}
+
+impl std::fmt::Debug for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Port {
+            handle, side, own, ..
+        } = self;
+        write!(
+            f,
+            "Port {handle:#x} side {side}, {} bytes, {:?}",
+            own.len(),
+            self.tx.pool()
+        )
+    }
+}

@@ -1,0 +1,444 @@
+//! The receiving half of a port: descriptors in, checked once; packets lent or taken; slots back.
+//!
+//! Every descriptor is read once from the peer's ring, checked, and kept in private memory. A
+//! [`RxBurst`] lends the packets of one turn and gives their slots back when it is dropped, as one
+//! run. A packet that must live longer is *taken* out of the burst: an [`RxPacket`] holds its slots
+//! until it is dropped, in any order.
+//!
+//! A held packet's slot blocks the sender's ring when its turn comes again. Copy out what you mean
+//! to keep for long.
+
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::abi::port::{CHAIN_MAX, Descriptor};
+use crate::error::{Error, Result};
+use crate::ring::Consumer;
+use crate::shm::{PeerBytes, Segments, Words};
+
+use super::returns::Returns;
+
+/// Packets that one burst can bring.
+pub const BURST_MAX: usize = 256;
+
+/// Slots that one burst can bring: a full burst of packets of two pieces.
+const SLOTS_MAX: usize = 2 * BURST_MAX;
+
+/// Pieces that a taken packet keeps without an allocation: a header of one domain and a payload of
+/// another.
+const PIECES_INLINE: usize = 2;
+
+/// What a burst and the packets taken out of it share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) segments: Segments,
+    returns: RefCell<Returns<Words>>,
+    /// By slot: a packet that was taken holds it.
+    held: Box<[Cell<bool>]>,
+    held_count: Cell<u32>,
+    /// Tells this port's segments from another's when packets are forwarded.
+    pub(crate) id: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(slots: usize, returns: Returns<Words>, id: u64) -> Shared {
+        Shared {
+            segments: Segments::default(),
+            returns: RefCell::new(returns),
+            held: vec![Cell::new(false); slots].into_boxed_slice(),
+            held_count: Cell::new(0),
+            id,
+        }
+    }
+
+    /// Writes returns that were held back to merge them.
+    #[inline]
+    pub(crate) fn flush(&self) {
+        self.returns.borrow_mut().flush();
+    }
+
+    /// Whether returns were written since this was last asked: then a sleeping peer must hear it.
+    #[inline]
+    pub(crate) fn take_news(&self) -> bool {
+        self.returns.borrow_mut().take_news()
+    }
+
+    /// Gives back `count` slots.
+    #[inline]
+    fn give(&self, first: u32, count: u32) {
+        let first = first & (self.held.len() as u32 - 1);
+        self.returns.borrow_mut().give(first, count);
+    }
+
+    fn hold(&self, first: u32, count: u32, held: bool) {
+        for position in first..first + count {
+            self.held[position as usize & (self.held.len() - 1)].set(held);
+        }
+        let all = self.held_count.get();
+        self.held_count
+            .set(if held { all + count } else { all - count });
+    }
+
+    #[inline]
+    fn is_held(&self, position: u32) -> bool {
+        self.held_count.get() != 0 && self.held[position as usize & (self.held.len() - 1)].get()
+    }
+
+    #[inline]
+    fn piece(&self, descriptor: u64) -> PeerBytes<'_> {
+        self.segments
+            .bytes(Descriptor(descriptor))
+            .expect("checked when it was received")
+    }
+}
+
+/// The reading end of the peer's ring.
+#[derive(Debug)]
+pub(crate) struct Rx {
+    ring: Consumer<Words>,
+    pub(crate) shared: Rc<Shared>,
+    /// The descriptors of this turn, as they were checked.
+    staged: Box<[u64; SLOTS_MAX]>,
+    /// Where the last packet lay, and how far from the one before: a guess at the next.
+    last: Descriptor,
+    step: isize,
+}
+
+/// What a look at the ring found.
+pub(crate) enum Staged {
+    /// This many slots holding this many packets are ready.
+    Ready { slots: u32, packets: u32 },
+    /// A descriptor names a segment of the peer's that is not mapped yet.
+    UnknownSegment(usize),
+}
+
+impl Rx {
+    pub(crate) fn new(ring: Consumer<Words>, shared: Rc<Shared>) -> Rx {
+        let staged = Box::new([0; SLOTS_MAX]);
+        Rx {
+            ring,
+            shared,
+            staged,
+            last: Descriptor(0),
+            step: 0,
+        }
+    }
+
+    /// Whether a packet waits.
+    pub(crate) fn has_packets(&self) -> bool {
+        self.ring.peek(0).is_some()
+    }
+
+    /// Reads, checks and stages up to `max` whole packets.
+    #[inline]
+    pub(crate) fn stage(&mut self, max: usize) -> Result<Staged> {
+        let max = max.min(BURST_MAX);
+        let (mut slots, mut packets, mut ahead) = (0, 0, 0);
+        let (ring, segments) = (&self.ring, &self.shared.segments);
+        for staged in self.staged.iter_mut() {
+            if packets == max {
+                break;
+            }
+            let Some(entry) = ring.peek(ahead) else {
+                break;
+            };
+            let descriptor = Descriptor(entry);
+            let Some(bytes) = segments.bytes(descriptor) else {
+                return self.refuse(descriptor);
+            };
+            bytes.prefetch();
+            *staged = entry;
+            ahead += 1;
+            if !descriptor.more() {
+                slots = ahead;
+                packets += 1;
+            } else if ahead - slots >= CHAIN_MAX as u32 {
+                return Err(Error::PeerViolation("a chain that is too long"));
+            }
+        }
+        if slots == 0 {
+            self.guess();
+        } else {
+            self.remember(slots)?;
+        }
+        let packets = packets as u32;
+        Ok(Staged::Ready { slots, packets })
+    }
+
+    #[cold]
+    fn refuse(&self, descriptor: Descriptor) -> Result<Staged> {
+        let segment = descriptor.segment();
+        if descriptor.well_formed() && self.shared.segments.get(segment).is_none() {
+            return Ok(Staged::UnknownSegment(segment));
+        }
+        Err(Error::PeerViolation("a descriptor outside its segment"))
+    }
+
+    /// Keeps what the next [`Rx::guess`] needs; refuses slots that are still held.
+    #[inline]
+    fn remember(&mut self, slots: u32) -> Result<()> {
+        let newest = Descriptor(self.staged[slots as usize - 1]);
+        let before = match slots {
+            1 => self.last,
+            _ => Descriptor(self.staged[slots as usize - 2]),
+        };
+        self.step = newest.offset() as isize - before.offset() as isize;
+        self.last = newest;
+        let first = self.ring.slot(0) as u32;
+        if self.shared.held_count.get() != 0
+            && (first..first + slots).any(|s| self.shared.is_held(s))
+        {
+            return Err(Error::PeerViolation(
+                "a slot sent again before it was returned",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Nothing there: brings the line near where the next packet probably will be, so that it
+    /// arrives in the same turn as its descriptor.
+    #[inline]
+    fn guess(&self) {
+        let at = self.last.offset().wrapping_add_signed(self.step);
+        if let Some(map) = self.shared.segments.get(self.last.segment())
+            && let Some(bytes) = map.peer_bytes(at, 1)
+        {
+            bytes.prefetch();
+        }
+    }
+
+    /// Lends the packets that were staged.
+    #[inline]
+    pub(crate) fn lend(&mut self, slots: u32, packets: u32) -> RxBurst<'_> {
+        let first = self.ring.slot(0) as u32;
+        self.ring.advance(slots);
+        let staged = &self.staged[..slots as usize];
+        RxBurst {
+            shared: &self.shared,
+            staged,
+            first,
+            next: 0,
+            packets,
+            taken: false,
+        }
+    }
+}
+
+/// The packets of one turn, lent until the burst is dropped.
+///
+/// A slice of a peer's bytes does not exist, so this does not compile:
+///
+/// ```compile_fail
+/// # fn f(mut burst: libexo::port::RxBurst<'_>) {
+/// let packet = burst.next().unwrap();
+/// let bytes: &[u8] = packet.bytes(); // PeerBytes, not a slice
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct RxBurst<'p> {
+    shared: &'p Rc<Shared>,
+    staged: &'p [u64],
+    first: u32,
+    /// Slots that the iterator has passed.
+    next: u32,
+    packets: u32,
+    taken: bool,
+}
+
+impl<'p> RxBurst<'p> {
+    /// Packets that are still to come.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.packets as usize
+    }
+
+    /// Whether none is.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.packets == 0
+    }
+
+    /// Takes the next packet out of the burst, to be kept beyond it.
+    pub fn take_next(&mut self) -> Option<RxPacket> {
+        let PeerPacket { pieces, len, .. } = self.next()?;
+        let count = pieces.len() as u32;
+        let first = self.first + self.next - count;
+        let shared = Rc::clone(self.shared);
+        shared.hold(first, count, true);
+        self.taken = true;
+        let mut inline = [0; PIECES_INLINE];
+        let mut many = None;
+        match inline.get_mut(..pieces.len()) {
+            Some(inline) => inline.copy_from_slice(pieces),
+            None => many = Some(pieces.into()),
+        }
+        Some(RxPacket {
+            shared,
+            first,
+            count,
+            len,
+            inline,
+            many,
+        })
+    }
+}
+
+impl<'p> Iterator for RxBurst<'p> {
+    type Item = PeerPacket<'p>;
+
+    #[inline]
+    fn next(&mut self) -> Option<PeerPacket<'p>> {
+        let rest = self.staged.get(self.next as usize..)?;
+        let first = Descriptor(*rest.first()?);
+        self.packets -= 1;
+        let (mut count, mut len) = (1, first.len());
+        if first.more() {
+            for piece in &rest[1..] {
+                count += 1;
+                len += Descriptor(*piece).len();
+                if !Descriptor(*piece).more() {
+                    break;
+                }
+            }
+        }
+        self.next += count as u32;
+        Some(PeerPacket {
+            shared: self.shared,
+            pieces: &rest[..count],
+            len,
+        })
+    }
+}
+
+impl Drop for RxBurst<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let slots = self.staged.len() as u32;
+        if slots == 0 {
+            return;
+        }
+        if !self.taken {
+            return self.shared.give(self.first, slots);
+        }
+        for position in self.first..self.first + slots {
+            if !self.shared.is_held(position) {
+                self.shared.give(position, 1);
+            }
+        }
+    }
+}
+
+/// A received packet, lent by its burst: one or more pieces of bytes that the peer can still write.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerPacket<'p> {
+    shared: &'p Shared,
+    pieces: &'p [u64],
+    len: usize,
+}
+
+impl<'p> PeerPacket<'p> {
+    /// Bytes in all pieces.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none: never, an empty piece is a violation.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first piece: the whole packet where it has only one.
+    #[inline]
+    pub fn bytes(&self) -> PeerBytes<'p> {
+        self.shared.piece(self.pieces[0])
+    }
+
+    /// How many pieces.
+    #[inline]
+    pub fn piece_count(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// All pieces in order.
+    #[inline]
+    pub fn pieces(&self) -> impl Iterator<Item = PeerBytes<'p>> + use<'p> {
+        let shared = self.shared;
+        self.pieces.iter().map(|piece| shared.piece(*piece))
+    }
+
+    /// Copies the whole packet behind `to`; how many bytes.
+    pub fn append_to(&self, to: &mut Vec<u8>) -> Result<usize> {
+        self.pieces().map(|piece| piece.append_to(to)).sum()
+    }
+
+    /// The bytes as a slice, on a port that policy opened as trusted and both sides asked to be;
+    /// none elsewhere, or when the packet has several pieces.
+    #[inline]
+    pub fn as_trusted_slice(&self) -> Option<&'p [u8]> {
+        let [piece] = self.pieces else {
+            return None;
+        };
+        let descriptor = Descriptor(*piece);
+        let map = self.shared.segments.get(descriptor.segment())?;
+        map.trusted_slice(descriptor.offset(), descriptor.len())
+    }
+}
+
+/// A received packet that was taken out of its burst: holds its slots until it is dropped.
+#[derive(Debug)]
+pub struct RxPacket {
+    shared: Rc<Shared>,
+    first: u32,
+    count: u32,
+    len: usize,
+    inline: [u64; PIECES_INLINE],
+    many: Option<Box<[u64]>>,
+}
+
+impl RxPacket {
+    /// A look at it, as in its burst.
+    #[inline]
+    pub fn view(&self) -> PeerPacket<'_> {
+        PeerPacket {
+            shared: &self.shared,
+            pieces: self.raw_pieces(),
+            len: self.len,
+        }
+    }
+
+    /// The port that it came from, among those of this process.
+    pub(crate) fn port_id(&self) -> u64 {
+        self.shared.id
+    }
+
+    /// The checked descriptors of its pieces from byte `skip` on.
+    #[inline]
+    pub(crate) fn descriptors(&self, skip: usize) -> impl Iterator<Item = Descriptor> + '_ {
+        let mut skip = skip;
+        self.raw_pieces().iter().filter_map(move |piece| {
+            let d = Descriptor(*piece);
+            let cut = skip.min(d.len());
+            skip -= cut;
+            let rest = Descriptor::new(d.segment() as u8, d.offset() + cut, d.len() - cut, true);
+            (d.len() > cut).then_some(rest)
+        })
+    }
+
+    #[inline]
+    fn raw_pieces(&self) -> &[u64] {
+        self.many
+            .as_deref()
+            .unwrap_or(&self.inline[..self.count as usize])
+    }
+}
+
+impl Drop for RxPacket {
+    #[inline]
+    fn drop(&mut self) {
+        self.shared.hold(self.first, self.count, false);
+        self.shared.give(self.first, self.count);
+    }
+}
