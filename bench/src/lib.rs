@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod clock;
 pub mod dpdk;
 pub mod floor;
+pub mod hugepages;
 pub mod interrupt;
 pub mod kernel;
 pub mod pattern;

@@ -19,6 +19,6 @@ mod team;
 
 pub use child::{child_main, guard, pin, raise_priority};
 pub use control::{Control, Phase};
-pub use link::{Job, Link, Mode, Report, Role};
+pub use link::{Job, Link, Mode, Report, Role, new_histogram};
 pub use meter::{Meter, Sequence};
 pub use team::Team;
