@@ -1,10 +1,6 @@
 //! The command `netbench`.
 #![forbid(unsafe_code)]
 
-fn main() -> anyhow::Result<()> {
-    let fds = std::env::args()
-        .skip(2)
-        .map(|arg| arg.parse())
-        .collect::<Result<Vec<_>, _>>()?;
-    bench::worker::child_main(&fds)
+fn main() -> std::process::ExitCode {
+    bench::cli::main()
 }
