@@ -7,6 +7,8 @@
 //! - [`status`]: the table of one word per handle that exod writes and a client reads.
 //! - [`port`]: how a port's segment is laid out, and the 8-byte descriptors and returns in it.
 
+#![forbid(unsafe_code)]
+
 pub mod port;
 pub mod status;
 pub mod wire;
