@@ -136,7 +136,7 @@ impl State {
             ],
             fds: vec![FdRef::Own(status.reader()), FdRef::Own(bell.sleeper.clone())],
         };
-        self.admit(id, caller.who.uid, grant, (status, bell));
+        self.admit(id, caller.who.uid, status, bell);
         caller.domain = Some(id);
         Ok(answer)
     }

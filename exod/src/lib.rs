@@ -5,13 +5,20 @@
 //! changed), then invoked ([`invoke`]). The [`server`] loop carries records between the two and
 //! never sleeps in the kernel: slow calls are [`jobs`], hostile descriptors go to the [`closer`].
 
+pub mod accounts;
 pub mod bell;
 pub mod captable;
 pub mod closer;
 pub mod config;
 pub mod decode;
+pub mod embedded;
 pub mod frames;
 pub mod identity;
+pub mod invoke;
 pub mod jobs;
+pub mod log;
 pub mod policy;
+pub mod ports;
+pub mod server;
+pub mod state;
 pub mod status;

@@ -22,7 +22,6 @@ use crate::captable::{DomainId, Event, Limits, ObjectId, ObjectView, Progress, T
 use crate::config::Config;
 use crate::frames::{self, FRAME_BYTES, Maker, Offer, Pool, Revoked, Unit};
 use crate::jobs::Jobs;
-use crate::policy::Grant;
 use crate::ports::Ports;
 use crate::status::StatusTable;
 
@@ -77,7 +76,6 @@ pub type Promised = (Ticket, Result<Answer, ErrorCode>);
 
 /// A domain whose session lives.
 pub(crate) struct Live {
-    pub(crate) grant: Arc<Grant>,
     pub(crate) status: StatusTable,
     pub(crate) bell: Bell,
     /// Its status table has news that the bell has not told.
@@ -289,18 +287,12 @@ impl State {
 
     // --- domains ---
 
-    pub(crate) fn live(&self, id: DomainId) -> Option<&Live> {
-        self.domains.get(&id)?.live.as_ref()
-    }
-
     fn live_mut(&mut self, id: DomainId) -> Option<&mut Live> {
         self.domains.get_mut(&id)?.live.as_mut()
     }
 
-    pub(crate) fn admit(&mut self, id: DomainId, uid: u32, grant: Arc<Grant>, parts: (StatusTable, Bell)) {
-        let (status, bell) = parts;
+    pub(crate) fn admit(&mut self, id: DomainId, uid: u32, status: StatusTable, bell: Bell) {
         let live = Some(Live {
-            grant,
             status,
             bell,
             news: false,

@@ -1,0 +1,451 @@
+//! The loop: connections in, records to and fro, ends noticed.
+//!
+//! One thread. Each turn it takes what epoll reports, what jobs have done and what closers have
+//! closed, does a few steps of chores, and gives each session that has something to say a turn of
+//! [`TURN_BUDGET`] requests, in a round. So a flooder gets its share and no more. Nothing here
+//! sleeps but the poll itself: sockets are read and written without waiting, slow kernel calls are
+//! jobs, and what a client sent or left behind is closed by the closer.
+
+#![forbid(unsafe_code)]
+
+mod listener;
+mod session;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::accounts::Account;
+use crate::closer::Closer;
+use crate::config::Config;
+use crate::frames::Hugepages;
+use crate::identity::identify;
+use crate::invoke::{Caller, Outcome};
+use crate::jobs::Jobs;
+use crate::policy::Policy;
+use crate::state::{StartError, State, Ticket};
+
+pub use listener::{ListenError, Listener};
+pub use session::{Ended, Session};
+
+/// Requests of one session in one turn.
+pub const TURN_BUDGET: usize = 16;
+
+/// Connections accepted in one turn.
+const ACCEPT_BUDGET: usize = 16;
+
+/// Closes that may hang or wait before exod accepts nobody new. Each holds descriptors of exod's,
+/// and without a bound a user who sends files that cannot be closed would take them all.
+const CLOSES_MAX: usize = 1024;
+
+/// Events taken from epoll in one turn.
+const EVENTS: usize = 256;
+
+/// How long to leave the listener alone when it has no descriptor for another connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+const WAKER: Token = Token(0);
+const LISTENER: Token = Token(1);
+const STOP: Token = Token(2);
+
+/// First number of a session; its socket's token is twice that, its pidfd's one more.
+const FIRST_SESSION: u64 = 2;
+
+/// Words to a running loop from other threads.
+#[derive(Clone)]
+pub struct Remote {
+    messages: Sender<Message>,
+    waker: Arc<Waker>,
+}
+
+enum Message {
+    Connect(OwnedFd),
+    Stop,
+}
+
+impl Remote {
+    /// Hands one end of a socketpair over. Its peer's credentials are those of the process that
+    /// made the pair.
+    pub fn connect(&self, socket: OwnedFd) -> io::Result<()> {
+        self.tell(Message::Connect(socket))
+    }
+
+    /// Ends the loop.
+    pub fn stop(&self) -> io::Result<()> {
+        self.tell(Message::Stop)
+    }
+
+    fn tell(&self, message: Message) -> io::Result<()> {
+        let gone = |_| io::Error::new(io::ErrorKind::NotConnected, "this exod has stopped");
+        self.messages.send(message).map_err(gone)?;
+        self.waker.wake()
+    }
+}
+
+/// See the module.
+pub struct Server {
+    poll: Poll,
+    listener: Option<Listener>,
+    stop_pipe: Option<OwnedFd>,
+    remote: Remote,
+    inbox: Receiver<Message>,
+    state: State,
+    sessions: HashMap<u64, Session>,
+    turns: VecDeque<u64>,
+    last_session: u64,
+    closer: Closer,
+    policy: Policy,
+    sessions_max: u32,
+    sessions_per_user_max: u32,
+    /// There may be connections to accept.
+    acceptable: bool,
+    accept_after: Option<Instant>,
+    /// Dropped last: after every unit.
+    _hugepages: Option<Hugepages>,
+}
+
+impl Server {
+    /// Everything that a running exod needs, but nobody is served yet.
+    pub fn new(config: &Config) -> Result<Server, StartError> {
+        let kernel = |what| move |source| StartError::Kernel { what, source };
+        let poll = Poll::new().map_err(kernel("cannot make an epoll"))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(kernel("cannot make a waker"))?;
+        let waker = Arc::new(waker);
+        let raise = u64::from(config.pool.raise_hugepages.0);
+        let hugepages = (raise > 0).then(|| Hugepages::raise(raise)).transpose()?;
+        let hook = config.before_job.clone();
+        let jobs = Jobs::start(config.workers.0, waker.clone(), hook);
+        let jobs = jobs.map_err(kernel("cannot start worker threads"))?;
+        let (messages, inbox) = unbounded();
+        Ok(Server {
+            state: State::new(config, jobs)?,
+            poll,
+            listener: None,
+            stop_pipe: None,
+            closer: Closer::new(waker.clone()),
+            remote: Remote { messages, waker },
+            inbox,
+            sessions: HashMap::new(),
+            turns: VecDeque::new(),
+            last_session: FIRST_SESSION,
+            policy: config.policy.clone(),
+            sessions_max: config.sessions.0,
+            sessions_per_user_max: config.sessions_per_user.0,
+            acceptable: false,
+            accept_after: None,
+            _hugepages: hugepages,
+        })
+    }
+
+    /// Serves whoever connects there.
+    pub fn listen(&mut self, listener: Listener) -> io::Result<()> {
+        let fd = listener.as_fd().as_raw_fd();
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&fd), LISTENER, Interest::READABLE)?;
+        self.listener = Some(listener);
+        self.acceptable = true;
+        Ok(())
+    }
+
+    /// Stops when this becomes readable: the pipe of a signal handler.
+    pub fn stop_on(&mut self, pipe: OwnedFd) -> io::Result<()> {
+        let fd = pipe.as_raw_fd();
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&fd), STOP, Interest::READABLE)?;
+        self.stop_pipe = Some(pipe);
+        Ok(())
+    }
+
+    /// To talk to the loop from elsewhere.
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+
+    /// What memory it hands out.
+    pub fn offer(&self) -> &crate::frames::Offer {
+        &self.state.offer
+    }
+
+    /// Serves until told to stop. An error is the loop's own: no client can cause one.
+    pub fn serve(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut more = false;
+        loop {
+            match self.poll.poll(&mut events, self.timeout(more)) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            }
+            if self.take_events(&events) | self.take_messages() {
+                return Ok(());
+            }
+            self.accept();
+            self.collect();
+            more = self.state.do_chores(Instant::now());
+            self.serve_turns();
+            self.state.ring_bells();
+        }
+    }
+
+    /// Takes everything back that was granted, and ends all sessions.
+    pub fn stop(mut self) {
+        // First the file, so that nobody connects to a daemon that ends.
+        self.listener = None;
+        let closes = self.closer.pending();
+        if closes > 0 {
+            tracing::warn!(closes, "files that clients sent cannot be closed");
+        }
+        // Units are broken while the sessions still stand, so that holders see what they lost.
+        if !self.state.stop() {
+            tracing::error!("a kernel call hangs; its thread is left behind");
+        }
+        for (_, session) in self.sessions.drain() {
+            session.audit_end(&Ended::Stopped);
+            let uid = session.caller.who.uid;
+            self.closer.close(uid, session.into_fds());
+        }
+    }
+
+    fn timeout(&self, more: bool) -> Option<Duration> {
+        if more || !self.turns.is_empty() || (self.acceptable && self.may_accept()) {
+            return Some(Duration::ZERO);
+        }
+        let due = [self.state.next_due(), self.accept_after];
+        let now = Instant::now();
+        // Rounded up by epoll's millisecond, so that it is due when the loop wakes.
+        let wait = |at: Instant| at.saturating_duration_since(now) + Duration::from_micros(500);
+        due.into_iter().flatten().min().map(wait)
+    }
+
+    /// True when told to stop.
+    fn take_events(&mut self, events: &Events) -> bool {
+        let mut stop = false;
+        for event in events {
+            match event.token() {
+                WAKER => {}
+                LISTENER => self.acceptable = true,
+                STOP => stop = true,
+                Token(token) => {
+                    let id = token as u64 / 2;
+                    if token % 2 == 1 {
+                        self.end(id, &Ended::Died);
+                    } else if event.is_write_closed() || event.is_error() {
+                        self.end(id, &Ended::HungUp);
+                    } else if let Some(session) = self.sessions.get_mut(&id) {
+                        session.readable |= event.is_readable();
+                        session.writable |= event.is_writable();
+                        self.queue_turn(id);
+                    }
+                }
+            }
+        }
+        stop
+    }
+
+    /// True when told to stop.
+    fn take_messages(&mut self) -> bool {
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Message::Connect(socket) => self.admit(socket),
+                Message::Stop => return true,
+            }
+        }
+        false
+    }
+
+    fn collect(&mut self) {
+        for (ticket, result) in self.state.collect() {
+            if let Some(session) = self.sessions.get_mut(&ticket.session) {
+                session.answer(ticket.place, result);
+                self.queue_turn(ticket.session);
+            }
+        }
+        let closed: Vec<u32> = self.closer.closed().collect();
+        for uid in closed {
+            self.state.accounts.subtract(uid, SESSION);
+        }
+        self.state.closes_pending = self.closer.pending();
+    }
+
+    // --- connections ---
+
+    fn may_accept(&self) -> bool {
+        self.accept_after.is_none() && self.closer.pending() < CLOSES_MAX
+    }
+
+    fn accept(&mut self) {
+        if self.accept_after.is_some_and(|at| at <= Instant::now()) {
+            self.accept_after = None;
+        }
+        for _ in 0..ACCEPT_BUDGET {
+            if !self.acceptable || !self.may_accept() {
+                return;
+            }
+            let Some(listener) = &self.listener else {
+                return;
+            };
+            match listener.accept() {
+                Ok(socket) => self.admit(socket),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.acceptable = false,
+                // A client that was gone before it was accepted, or a signal.
+                Err(e) if is_passing(&e) => {}
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept: raise LimitNOFILE, or lower `sessions`");
+                    self.accept_after = Some(Instant::now() + ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// A new connection, from wherever.
+    fn admit(&mut self, socket: OwnedFd) {
+        let (who, pidfd) = match identify(socket.as_fd()) {
+            Ok(known) => known,
+            Err(error) => {
+                tracing::warn!(%error, "a peer without an identity was refused");
+                // It may have sent files before it was refused, like anybody else.
+                self.state.accounts.add(NOBODY, SESSION);
+                self.closer.close(NOBODY, vec![socket]);
+                return;
+            }
+        };
+        let uid = who.uid;
+        let full = self.state.accounts.sessions() >= self.sessions_max
+            || self.state.accounts.of(uid).sessions >= self.sessions_per_user_max;
+        self.state.accounts.add(uid, SESSION);
+        if full {
+            tracing::info!(target: "exod::audit", uid, pid = who.pid, "refused: too many sessions");
+            self.closer.close(uid, vec![socket]);
+            return;
+        }
+        let grant = self.policy.grant_for(&who).cloned();
+        self.last_session += 1;
+        let id = self.last_session;
+        tracing::debug!(session = id, uid, pid = who.pid, "connected");
+        let caller = Caller {
+            who,
+            grant,
+            domain: None,
+        };
+        let session = Session::new(socket, pidfd, caller);
+        let registered = self.register(id, &session);
+        self.sessions.insert(id, session);
+        match registered {
+            Ok(()) => self.queue_turn(id),
+            Err(error) => {
+                tracing::error!(%error, "cannot watch a session");
+                self.end(id, &Ended::HungUp);
+            }
+        }
+    }
+
+    fn register(&self, id: u64, session: &Session) -> io::Result<()> {
+        let registry = self.poll.registry();
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let token = id as usize * 2;
+        let socket = session.socket().as_raw_fd();
+        registry.register(&mut SourceFd(&socket), Token(token), both)?;
+        let pidfd = session.pidfd().as_raw_fd();
+        registry.register(&mut SourceFd(&pidfd), Token(token + 1), Interest::READABLE)
+    }
+
+    /// Ends a session: what it held is taken back, its socket goes to the closer.
+    fn end(&mut self, id: u64, why: &Ended) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        for fd in [session.socket().as_raw_fd(), session.pidfd().as_raw_fd()] {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+        session.audit_end(why);
+        if let Some(domain) = session.caller.domain {
+            self.state.end_domain(domain);
+        }
+        let uid = session.caller.who.uid;
+        self.closer.close(uid, session.into_fds());
+        self.state.closes_pending = self.closer.pending();
+    }
+
+    // --- turns ---
+
+    fn queue_turn(&mut self, id: u64) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && session.has_work()
+            && !session.queued
+        {
+            session.queued = true;
+            self.turns.push_back(id);
+        }
+    }
+
+    /// One turn for each session that has something to do.
+    fn serve_turns(&mut self) {
+        for _ in 0..self.turns.len() {
+            let Some(id) = self.turns.pop_front() else {
+                return;
+            };
+            if let Err(why) = self.serve_one(id) {
+                self.end(id, &why);
+            } else {
+                self.queue_turn(id);
+            }
+        }
+    }
+
+    fn serve_one(&mut self, id: u64) -> Result<(), Ended> {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return Ok(());
+        };
+        session.queued = false;
+        let state = &mut self.state;
+        for _ in 0..TURN_BUDGET {
+            session.flush(state)?;
+            if !session.readable || !session.has_place() {
+                return Ok(());
+            }
+            let Some((head, decoded)) = session.receive()? else {
+                continue;
+            };
+            let place = session.queue(head);
+            let ticket = Ticket { session: id, place };
+            let outcome = match decoded {
+                Ok(command) => state.invoke(&mut session.caller, ticket, command),
+                Err(code) => Outcome::Now(Err(code)),
+            };
+            if let Outcome::Now(result) = outcome {
+                session.answer(place, result);
+            }
+            if session.caller.grant.is_none() {
+                session.flush(state)?;
+                return Err(Ended::Unwelcome);
+            }
+        }
+        session.flush(state)
+    }
+}
+
+/// Whom a peer without an identity is charged to.
+const NOBODY: u32 = u32::MAX;
+
+/// One session.
+const SESSION: Account = Account {
+    sessions: 1,
+    frames: 0,
+    capabilities: 0,
+    ports: 0,
+};
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
+    )
+}
