@@ -13,6 +13,7 @@ use exod::captable::{
     DomainInfo, DomainState, Event, Limits, NewObject, ObjectState, Progress, Quota, Table,
 };
 use libexo::abi::wire::{ObjectKind, PageKind, Rights};
+use rustix::process::Signal;
 
 /// Set for the worker: where the memfd is.
 const WORKER: &str = "EXO_CAPTABLE_KILL_WORKER";
@@ -37,6 +38,9 @@ fn worker() {
         .write(true)
         .open(path)
         .expect("the parent's memfd");
+    // Should the parent be interrupted, nothing is left behind.
+    let killed = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+    killed.expect("a signal that exists");
     let mut table = Table::recover(OwnedFd::from(file)).expect("a sound table");
     let mut random = fastrand::Rng::with_seed(table.epoch());
     let mut events = Vec::new();
