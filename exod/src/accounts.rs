@@ -34,7 +34,11 @@ impl Account {
         let within = fits(self.frames, more.frames, grant.max_frames)
             && fits(self.capabilities, more.capabilities, grant.max_capabilities)
             && fits(self.ports, more.ports, grant.max_ports);
-        if within { Ok(()) } else { Err(ErrorCode::Quota) }
+        if within {
+            Ok(())
+        } else {
+            Err(ErrorCode::Quota)
+        }
     }
 }
 

@@ -38,7 +38,9 @@ pub const SESSIONS_MAX: u32 = 16_384;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read {path}: {source}; write one (systemd/exod.toml is an example) or name another with --config")]
+    #[error(
+        "cannot read {path}: {source}; write one (systemd/exod.toml is an example) or name another with --config"
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -213,11 +215,18 @@ impl TryFrom<Vec<ReadySize>> for ReadySizes {
     type Error = String;
 
     fn try_from(sizes: Vec<ReadySize>) -> Result<ReadySizes, String> {
-        let units = sizes.iter().fold(0usize, |all, s| all.saturating_add(s.units));
+        let units = sizes
+            .iter()
+            .fold(0usize, |all, s| all.saturating_add(s.units));
         if units > READY_UNITS_MAX {
-            return Err(format!("{units} ready units are more than {READY_UNITS_MAX}"));
+            return Err(format!(
+                "{units} ready units are more than {READY_UNITS_MAX}"
+            ));
         }
-        if !sizes.iter().all(|s| (1..=UNIT_FRAMES_MAX).contains(&s.frames)) {
+        if !sizes
+            .iter()
+            .all(|s| (1..=UNIT_FRAMES_MAX).contains(&s.frames))
+        {
             return Err(format!("a ready unit has 1 to {UNIT_FRAMES_MAX} frames"));
         }
         Ok(ReadySizes(sizes))
@@ -229,7 +238,10 @@ impl Default for PoolConfig {
         PoolConfig {
             pages: PageChoice::Auto,
             frames: FrameCount(64),
-            ready: ReadySizes(vec![ReadySize { frames: 1, units: 2 }]),
+            ready: ReadySizes(vec![ReadySize {
+                frames: 1,
+                units: 2,
+            }]),
             raise_hugepages: FrameCount(0),
         }
     }
@@ -280,7 +292,10 @@ impl Config {
             socket: None,
             pool: PoolConfig {
                 frames: FrameCount(FRAMES_MAX as u32),
-                ready: ReadySizes(vec![ReadySize { frames: 1, units: 2 }]),
+                ready: ReadySizes(vec![ReadySize {
+                    frames: 1,
+                    units: 2,
+                }]),
                 ..PoolConfig::default()
             },
             policy: Policy { rules: vec![own] },
@@ -310,19 +325,39 @@ mod tests {
     #[test]
     fn errors_name_their_line_and_what_to_do() {
         let cases = [
-            ("workers = 2\nwrokers = 3", "line 2", "unknown field `wrokers`"),
+            (
+                "workers = 2\nwrokers = 3",
+                "line 2",
+                "unknown field `wrokers`",
+            ),
             ("\n\nworkers = 0", "line 3", "use 1 to 64"),
             ("sessions = 0", "line 1", "use 1 to 16384"),
             ("[pool]\npages = \"1G\"", "line 2", "`auto`, `2M`"),
             ("[pool]\nframes = 99999999", "line 2", "more than"),
-            ("[pool]\nready = [{ frames = 0, units = 1 }]", "line 2", "1 to 512"),
-            ("[pool]\nready = [{ frames = 1, units = 9999 }]", "line 2", "more than 1024"),
+            (
+                "[pool]\nready = [{ frames = 0, units = 1 }]",
+                "line 2",
+                "1 to 512",
+            ),
+            (
+                "[pool]\nready = [{ frames = 1, units = 9999 }]",
+                "line 2",
+                "more than 1024",
+            ),
             ("group = \"no such group\"", "line 1", "groupadd"),
             ("[[rule]]\nuser = \"no such user\"", "line 2", "no user"),
             ("[[rule]]\nmax_frames = 1", "line 1", "exactly one of"),
             ("[[rule]]\nany = true\nuser = 0", "line 1", "exactly one of"),
-            ("[[rule]]\nany = true\nmax_frame = 1", "line 3", "unknown field"),
-            ("[[rule]]\nany = true\ncreate = [\"a b\"]", "line 3", "letters, digits"),
+            (
+                "[[rule]]\nany = true\nmax_frame = 1",
+                "line 3",
+                "unknown field",
+            ),
+            (
+                "[[rule]]\nany = true\ncreate = [\"a b\"]",
+                "line 3",
+                "letters, digits",
+            ),
         ];
         for (text, line, hint) in cases {
             let error = error_of(text);

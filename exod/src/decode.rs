@@ -126,9 +126,8 @@ pub fn decode(record: &[u8]) -> Option<(Head, Result<Command, ErrorCode>)> {
 fn command(r: &Request) -> Result<Command, ErrorCode> {
     let op = Op::from_raw(r.op).ok_or(ErrorCode::Malformed)?;
     let (handles, args) = shape(op);
-    let extra = r.reserved != 0
-        || !handles && r.handle != 0
-        || r.args[args..].iter().any(|arg| *arg != 0);
+    let extra =
+        r.reserved != 0 || !handles && r.handle != 0 || r.args[args..].iter().any(|arg| *arg != 0);
     if extra {
         return Err(ErrorCode::Malformed);
     }
@@ -213,7 +212,11 @@ fn shape(op: Op) -> (bool, usize) {
 }
 
 fn check(holds: bool) -> Result<(), ErrorCode> {
-    if holds { Ok(()) } else { Err(ErrorCode::Malformed) }
+    if holds {
+        Ok(())
+    } else {
+        Err(ErrorCode::Malformed)
+    }
 }
 
 fn within(value: u64, low: u64, high: u64) -> Result<u64, ErrorCode> {
@@ -264,9 +267,15 @@ mod tests {
             let request = good(op);
             assert!(verdict(&request).is_ok(), "{op:?}");
             let (handles, args) = shape(op);
-            let mut bad = vec![Request { reserved: 1, ..request }];
+            let mut bad = vec![Request {
+                reserved: 1,
+                ..request
+            }];
             if !handles {
-                bad.push(Request { handle: 1, ..request });
+                bad.push(Request {
+                    handle: 1,
+                    ..request
+                });
             }
             for unused in args..6 {
                 let mut r = request;

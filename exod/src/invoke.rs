@@ -15,9 +15,7 @@ use libexo::abi::wire::{ErrorCode, ObjectKind, PageKind, PortName, Rights, Stats
 
 use crate::accounts::Account;
 use crate::bell::Bell;
-use crate::captable::{
-    CapView, DomainId, DomainInfo, NewObject, ObjectId, ObjectState, Quota,
-};
+use crate::captable::{CapView, DomainId, DomainInfo, NewObject, ObjectId, ObjectState, Quota};
 use crate::decode::Command;
 use crate::frames::FRAME_BYTES;
 use crate::identity::Identity;
@@ -123,7 +121,12 @@ impl State {
                 ports: grant.max_ports,
             },
         })?;
-        let left = grant.max_frames - self.accounts.of(caller.who.uid).frames.min(grant.max_frames);
+        let left = grant.max_frames
+            - self
+                .accounts
+                .of(caller.who.uid)
+                .frames
+                .min(grant.max_frames);
         let answer = Answer {
             handle: 0,
             vals: [
@@ -134,14 +137,23 @@ impl State {
                 FRAME_BYTES as u64,
                 u64::from(left).min(self.frames_free()),
             ],
-            fds: vec![FdRef::Own(status.reader()), FdRef::Own(bell.sleeper.clone())],
+            fds: vec![
+                FdRef::Own(status.reader()),
+                FdRef::Own(bell.sleeper.clone()),
+            ],
         };
         self.admit(id, caller.who.uid, status, bell);
         caller.domain = Some(id);
         Ok(answer)
     }
 
-    fn alloc(&mut self, by: &Asker, ticket: Ticket, frames: u32, pages: Option<PageKind>) -> Outcome {
+    fn alloc(
+        &mut self,
+        by: &Asker,
+        ticket: Ticket,
+        frames: u32,
+        pages: Option<PageKind>,
+    ) -> Outcome {
         let more = Account {
             frames,
             capabilities: 1,
@@ -201,7 +213,11 @@ impl State {
         self.table.drop_cap(by.id, cap.handle, &mut events)?;
         self.settle(events, Cause::Given);
         // Its owner is done with it: those who still read it have a while.
-        if self.units.get(&cap.object.id).is_some_and(|unit| unit.root == cap.handle) {
+        if self
+            .units
+            .get(&cap.object.id)
+            .is_some_and(|unit| unit.root == cap.handle)
+        {
             self.ask_back(cap.object.id);
         }
         Ok(())
@@ -255,7 +271,11 @@ impl State {
     ) -> Verdict {
         let cap = self.own_segment(by, unit, ring_log2)?;
         let tap = name.as_str().starts_with(TAP_PREFIX);
-        allow(if tap { by.grant.admin } else { by.grant.may_create(&name) })?;
+        allow(if tap {
+            by.grant.admin
+        } else {
+            by.grant.may_create(&name)
+        })?;
         allow(by.grant.trusted || !flags.contains(PortFlags::TRUSTED))?;
         self.ports.may_create(&name)?;
         self.admits(by, SIDE)?;
@@ -289,7 +309,13 @@ impl State {
         let (ring_log2, fds) = (port.ring_log2, bell_fds(&port.bells, 1));
         let cap = self.own_segment(by, unit, ring_log2)?;
         // The side, and the peer's segment.
-        self.admits(by, Account { capabilities: 2, ..SIDE })?;
+        self.admits(
+            by,
+            Account {
+                capabilities: 2,
+                ..SIDE
+            },
+        )?;
         let (object, handle) = self.new_side(by)?;
         let holder = Holder {
             domain: by.id,
@@ -340,7 +366,9 @@ impl State {
     fn port_attach(&mut self, by: &Asker, port: u64, unit: u64) -> Verdict {
         let side = self.own_side(by, port)?;
         let needed = Rights::READ | Rights::SHARE;
-        let cap = self.table.check(by.id, unit, needed, Some(ObjectKind::Unit))?;
+        let cap = self
+            .table
+            .check(by.id, unit, needed, Some(ObjectKind::Unit))?;
         self.usable(&cap)?;
         let side = self.ports.side_mut(side).ok_or(ErrorCode::Revoked)?;
         let index = match side.segments.iter().position(|known| *known == unit) {
@@ -395,9 +423,15 @@ impl State {
     /// A unit that may become the asker's side of a port with such rings.
     fn own_segment(&self, by: &Asker, unit: u64, ring_log2: u32) -> Result<CapView, ErrorCode> {
         let needed = Rights::READ | Rights::WRITE;
-        let cap = self.table.check(by.id, unit, needed, Some(ObjectKind::Unit))?;
+        let cap = self
+            .table
+            .check(by.id, unit, needed, Some(ObjectKind::Unit))?;
         self.usable(&cap)?;
-        if self.units.get(&cap.object.id).is_some_and(|unit| unit.was_segment) {
+        if self
+            .units
+            .get(&cap.object.id)
+            .is_some_and(|unit| unit.was_segment)
+        {
             return Err(ErrorCode::Busy);
         }
         let least = Layout::new(ring_log2).packets + PACKETS_MIN;
@@ -427,7 +461,9 @@ impl State {
             tag: 0,
             bound: true,
         };
-        Ok(self.table.add_object(by.id, new, Rights::READ | Rights::WRITE)?)
+        Ok(self
+            .table
+            .add_object(by.id, new, Rights::READ | Rights::WRITE)?)
     }
 
     fn took_side(&mut self, by: &Asker, handle: u64, unit: u64, memory: ObjectId, side: ObjectId) {
@@ -487,7 +523,10 @@ impl State {
         }
         // The peer's own capability may have been taken from it.
         let lost = |_| ErrorCode::Revoked;
-        let cap = self.table.check(owner, source, Rights::READ, None).map_err(lost)?;
+        let cap = self
+            .table
+            .check(owner, source, Rights::READ, None)
+            .map_err(lost)?;
         self.usable(&cap)?;
         let one = Account {
             capabilities: 1,
@@ -569,7 +608,11 @@ const SIDE: Account = Account {
 };
 
 fn allow(allowed: bool) -> Result<(), ErrorCode> {
-    if allowed { Ok(()) } else { Err(ErrorCode::Denied) }
+    if allowed {
+        Ok(())
+    } else {
+        Err(ErrorCode::Denied)
+    }
 }
 
 fn page_of(page: Option<PageKind>) -> u64 {

@@ -145,7 +145,8 @@ impl TryFrom<String> for Pattern {
         // A pattern is a name once its wildcards are letters; so no pattern is in vain.
         let plain = text.replace(['*', '?'], "x");
         let fits = plain.is_ascii() && (1..=PATTERN_LEN).contains(&plain.len());
-        let named = |part: &[u8]| std::str::from_utf8(part).is_ok_and(|t| PortName::new(t).is_some());
+        let named =
+            |part: &[u8]| std::str::from_utf8(part).is_ok_and(|t| PortName::new(t).is_some());
         if !fits || !plain.as_bytes().chunks(NAME_LEN).all(named) {
             return Err(format!(
                 "{text:?} matches no port name: they have letters, digits and -_.:/ (and * and ? here)"
@@ -251,7 +252,9 @@ mod tests {
 
     #[test]
     fn a_rule_grants_nothing_that_it_does_not_name() {
-        let policy = Config::parse("[[rule]]\nany = true").expect("a good file").policy;
+        let policy = Config::parse("[[rule]]\nany = true")
+            .expect("a good file")
+            .policy;
         let grant = policy.grant_for(&peer(1, 1, &[])).expect("any");
         let name = PortName::new("a").expect("a name");
         assert_eq!((grant.max_frames, grant.max_ports), (0, 0));

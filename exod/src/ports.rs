@@ -129,8 +129,15 @@ impl Ports {
     /// The port that waits for a second side under this name.
     pub fn may_join(&self, name: &PortName) -> Result<u64, ErrorCode> {
         let port = self.named(name).ok_or(ErrorCode::NotFound)?;
-        let waits = self.ports.get(&port).is_some_and(|p| p.sides[1] == SideState::Empty);
-        if waits { Ok(port) } else { Err(ErrorCode::Busy) }
+        let waits = self
+            .ports
+            .get(&port)
+            .is_some_and(|p| p.sides[1] == SideState::Empty);
+        if waits {
+            Ok(port)
+        } else {
+            Err(ErrorCode::Busy)
+        }
     }
 
     /// A new port with its first side, after [`Ports::may_create`].
@@ -319,7 +326,13 @@ mod tests {
         assert_eq!(ports.tap(port, Some(second)), [object(1), object(2)]);
         assert!(ports.is_tapped_side(first, &tap));
         assert!(!ports.is_tapped_side(second, &tap));
-        assert!(ports.port(port).expect("it").status(1).contains(Status::TAP));
+        assert!(
+            ports
+                .port(port)
+                .expect("it")
+                .status(1)
+                .contains(Status::TAP)
+        );
         assert_eq!(ports.tapped_by(second), [port]);
     }
 }

@@ -184,7 +184,13 @@ impl State {
         for reason in &offer.reasons {
             tracing::warn!(pages = offer.page_kind.name(), "{reason}");
         }
-        let stock: Vec<_> = config.pool.ready.0.iter().map(|r| (r.frames, r.units)).collect();
+        let stock: Vec<_> = config
+            .pool
+            .ready
+            .0
+            .iter()
+            .map(|r| (r.frames, r.units))
+            .collect();
         let limits = Limits {
             capabilities: CAPABILITY_SLOTS,
             objects: OBJECT_SLOTS,
@@ -351,7 +357,9 @@ impl State {
         while let Some(event) = line.pop_front() {
             match event {
                 Event::CapGone { holder, handle, .. } => self.cap_gone(holder, handle, cause),
-                Event::Unbind { was_binding: true, .. } => {}
+                Event::Unbind {
+                    was_binding: true, ..
+                } => {}
                 Event::Unbind { object, .. } => self.unbind(object, &mut line),
                 Event::DomainGone(id) => {
                     self.domains.remove(&id);
@@ -573,7 +581,13 @@ impl State {
         unit
     }
 
-    pub(crate) fn post_make(&mut self, id: ObjectId, ticket: Ticket, frames: u32, pages: Option<PageKind>) {
+    pub(crate) fn post_make(
+        &mut self,
+        id: ObjectId,
+        ticket: Ticket,
+        frames: u32,
+        pages: Option<PageKind>,
+    ) {
         let maker = self.maker.clone();
         self.post("make", move || {
             Done::Made(id, ticket, maker.make(frames, pages))
@@ -611,7 +625,11 @@ impl State {
         None
     }
 
-    fn made(&mut self, id: ObjectId, made: Result<Unit, frames::Error>) -> Result<Answer, ErrorCode> {
+    fn made(
+        &mut self,
+        id: ObjectId,
+        made: Result<Unit, frames::Error>,
+    ) -> Result<Answer, ErrorCode> {
         let root = self.table.next_holder(id, 0).ok().flatten();
         match (made, root) {
             (Ok(unit), Some(root)) if self.table.object_bound(id).is_ok() => {
@@ -670,7 +688,12 @@ impl State {
         }
     }
 
-    fn still_pinned(&mut self, id: ObjectId, revoked: Revoked, returned: Result<bool, frames::Error>) {
+    fn still_pinned(
+        &mut self,
+        id: ObjectId,
+        revoked: Revoked,
+        returned: Result<bool, frames::Error>,
+    ) {
         if let Err(error) = returned {
             tracing::error!(%error, object = id.raw(), "frames cannot be taken back yet");
         }

@@ -96,9 +96,8 @@ mod tests {
     /// Whether `fd` can be mapped with this protection.
     fn maps(fd: &OwnedFd, prot: ProtFlags) -> bool {
         // SAFETY: a fresh mapping at an address of the kernel's choice; no reference is made.
-        let mapped = unsafe {
-            rustix::mm::mmap(std::ptr::null_mut(), 4096, prot, MapFlags::SHARED, fd, 0)
-        };
+        let mapped =
+            unsafe { rustix::mm::mmap(std::ptr::null_mut(), 4096, prot, MapFlags::SHARED, fd, 0) };
         // SAFETY: unmaps exactly what was mapped above, and nothing refers to it.
         mapped.is_ok_and(|at| unsafe { rustix::mm::munmap(at, 4096) }.is_ok())
     }
@@ -127,9 +126,8 @@ mod tests {
         table.set(handle, Status::LOST, 250);
         let mut bytes = [0; 8 * (HEADER_WORDS + 16)];
         rustix::io::pread(&*table.reader(), &mut bytes, 0).expect("readable");
-        let word = |n: usize| {
-            u64::from_le_bytes(bytes[8 * n..8 * n + 8].try_into().expect("eight bytes"))
-        };
+        let word =
+            |n: usize| u64::from_le_bytes(bytes[8 * n..8 * n + 8].try_into().expect("eight bytes"));
         assert_eq!(word(LOSS_COUNTER_WORD), 1);
         assert_eq!(word(EPOCH_WORD), 5);
         assert_eq!(

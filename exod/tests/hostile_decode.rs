@@ -48,7 +48,9 @@ fn check(bytes: &[u8]) -> bool {
     assert!(Op::from_raw(head.op).is_some());
     match command {
         Command::AllocUnit { frames, .. } => assert!((1..=FRAMES_MAX).contains(&frames)),
-        Command::PortCreate { name, ring_log2, .. } => {
+        Command::PortCreate {
+            name, ring_log2, ..
+        } => {
             assert!(RING_LOG2.contains(&ring_log2));
             assert!(!name.as_str().is_empty());
         }

@@ -21,17 +21,30 @@ const TRUSTED: u64 = PortFlags::TRUSTED.bits() as u64;
 
 fn write(fd: &OwnedFd, text: &[u8], at: u64) {
     // A hugepage file has no write; a mapping works for every kind.
-    let map = memmap2::MmapOptions::new().len(FRAME_BYTES).map_raw(fd).expect("a mapping");
+    let map = memmap2::MmapOptions::new()
+        .len(FRAME_BYTES)
+        .map_raw(fd)
+        .expect("a mapping");
     // SAFETY: the mapping is one frame long, and only this statement uses it.
-    unsafe { map.as_mut_ptr().add(at as usize).copy_from(text.as_ptr(), text.len()) };
+    unsafe {
+        map.as_mut_ptr()
+            .add(at as usize)
+            .copy_from(text.as_ptr(), text.len())
+    };
 }
 
 fn read(fd: &OwnedFd, len: usize, at: u64) -> Vec<u8> {
-    let map = memmap2::MmapOptions::new().len(FRAME_BYTES).map_raw_read_only(fd);
+    let map = memmap2::MmapOptions::new()
+        .len(FRAME_BYTES)
+        .map_raw_read_only(fd);
     let map = map.expect("a read-only mapping");
     let mut text = vec![0; len];
     // SAFETY: the mapping is one frame long, and only this statement uses it.
-    unsafe { map.as_ptr().add(at as usize).copy_to(text.as_mut_ptr(), len) };
+    unsafe {
+        map.as_ptr()
+            .add(at as usize)
+            .copy_to(text.as_mut_ptr(), len)
+    };
     text
 }
 
@@ -107,7 +120,10 @@ fn a_port_carries_bytes_one_way_each() {
     let mut joined = b.join(unit_b, "demo", 0);
     assert_eq!(joined.error(), None);
     let [log2, bytes, flags, _, side, handle] = joined.reply.vals;
-    assert_eq!((log2, bytes, flags, side), (6, FRAME_BYTES as u64, SHARE, 1));
+    assert_eq!(
+        (log2, bytes, flags, side),
+        (6, FRAME_BYTES as u64, SHARE, 1)
+    );
     a.wait_status(port_a, Status::LIVE | Status::PEER_JOINED);
     let mut peer = a.ok(Op::PortPeer, port_a, [0; 6]);
     assert_eq!(peer.reply.vals[..3], [6, 2 * FRAME_BYTES as u64, 0]);
@@ -195,7 +211,11 @@ fn a_forwarder_shares_on_what_it_may_and_no_more() {
         sink.wait_status(segment.reply.handle, Status::LOST);
         f.wait_status(foreign, Status::LOST);
         assert_eq!((sink.losses(), f.losses()), (1, 1));
-        assert_eq!(read(&seen, 3, 4096), [0; 3], "seals: what was lost reads as zeroes");
+        assert_eq!(
+            read(&seen, 3, 4096),
+            [0; 3],
+            "seals: what was lost reads as zeroes"
+        );
         assert_eq!(sink.status(port), Status::LIVE | Status::PEER_JOINED);
         let gone = sink.refused(Op::PortSegment, port, [1, 0, 0, 0, 0, 0]);
         assert_eq!(gone, Some(ErrorCode::Revoked));
@@ -220,10 +240,19 @@ fn a_unit_is_one_ports_segment_once() {
     // The name is free at once.
     let (unit, _fd) = a.client.alloc(1);
     assert_eq!(a.client.create(unit, "demo", 0).error(), None);
-    assert_eq!(a.client.create(unit, "demo", 0).error(), Some(ErrorCode::Busy));
+    assert_eq!(
+        a.client.create(unit, "demo", 0).error(),
+        Some(ErrorCode::Busy)
+    );
     let (more, _fd) = a.client.alloc(1);
-    assert_eq!(a.client.create(more, "demo", 0).error(), Some(ErrorCode::Exists));
-    assert_eq!(b.client.join(b.unit, "no-such", 0).error(), Some(ErrorCode::NotFound));
+    assert_eq!(
+        a.client.create(more, "demo", 0).error(),
+        Some(ErrorCode::Exists)
+    );
+    assert_eq!(
+        b.client.join(b.unit, "no-such", 0).error(),
+        Some(ErrorCode::NotFound)
+    );
 }
 
 #[test]
@@ -313,11 +342,24 @@ fn the_policy_is_kept() {
     let over = |client: &mut Client| client.refused(Op::AllocUnit, 0, [2, 0, 0, 0, 0, 0]);
     let (unit, _fd) = one.alloc(2);
     assert_eq!(over(&mut one), Some(ErrorCode::Quota));
-    assert_eq!(over(&mut two), Some(ErrorCode::Quota), "limits are the user's");
-    assert_eq!(one.create(unit, "other", 0).error(), Some(ErrorCode::Denied));
+    assert_eq!(
+        over(&mut two),
+        Some(ErrorCode::Quota),
+        "limits are the user's"
+    );
+    assert_eq!(
+        one.create(unit, "other", 0).error(),
+        Some(ErrorCode::Denied)
+    );
     assert_eq!(one.join(unit, "my-a", 0).error(), Some(ErrorCode::Denied));
-    assert_eq!(one.create(unit, "my-a", TRUSTED).error(), Some(ErrorCode::Denied));
-    assert_eq!(one.create(unit, "tap:my-a/0", 0).error(), Some(ErrorCode::Denied));
+    assert_eq!(
+        one.create(unit, "my-a", TRUSTED).error(),
+        Some(ErrorCode::Denied)
+    );
+    assert_eq!(
+        one.create(unit, "tap:my-a/0", 0).error(),
+        Some(ErrorCode::Denied)
+    );
     assert_eq!(one.create(unit, "my-a", 0).error(), None);
     let (more, _fd) = two.alloc(1);
     assert_eq!(two.create(more, "my-b", 0).error(), Some(ErrorCode::Quota));
@@ -358,7 +400,10 @@ fn sessions_of_one_user_are_limited() {
         if next.receive().is_some() {
             break;
         }
-        assert!(Instant::now() < end, "the first one's place is not free again");
+        assert!(
+            Instant::now() < end,
+            "the first one's place is not free again"
+        );
     }
 }
 
@@ -382,7 +427,9 @@ impl Gate {
         if !*closed || self.reached.swap(true, Ordering::AcqRel) {
             return;
         }
-        let wait = self.opened.wait_timeout_while(closed, patience, |closed| *closed);
+        let wait = self
+            .opened
+            .wait_timeout_while(closed, patience, |closed| *closed);
         drop(wait.expect("no panic holds it"));
     }
 }
@@ -475,12 +522,18 @@ fn a_job_held_for_ten_seconds_delays_nobody_else() {
     let begin = Instant::now();
     held.send(Op::AllocUnit as u16, 0, [5, 0, 0, 0, 0, 0]);
     let busy = p99_of(HELD - Duration::from_secs(1));
-    assert!(!ready(held.socket.as_fd(), Duration::ZERO), "it is still held");
+    assert!(
+        !ready(held.socket.as_fd(), Duration::ZERO),
+        "it is still held"
+    );
     assert_eq!(held.receive().expect("its reply").error(), None);
     assert!(begin.elapsed() >= HELD);
     // Generous: this machine may be doing other things. A loop that waits would show seconds.
     let limit = (idle * 20).max(Duration::from_millis(50));
-    assert!(busy <= limit, "p99 {busy:?} while a job is held, {idle:?} idle");
+    assert!(
+        busy <= limit,
+        "p99 {busy:?} while a job is held, {idle:?} idle"
+    );
 }
 
 /// Leaves no session in the middle: an exod that stops takes back what it granted.

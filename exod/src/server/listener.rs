@@ -68,7 +68,8 @@ impl Listener {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
         let directory = fs::File::open(parent.unwrap_or(Path::new(".")))
             .map_err(|e| failed("make the directory")(errno(&e)))?;
-        flock(&directory, FlockOperation::LockExclusive).map_err(failed("cannot lock its directory"))?;
+        flock(&directory, FlockOperation::LockExclusive)
+            .map_err(failed("cannot lock its directory"))?;
         clear_stale(path, &address)?;
         let socket = new_socket().map_err(failed("no socket to be had"))?;
         // The file takes its mode from the socket, so it is narrow from its first moment.
@@ -83,7 +84,9 @@ impl Listener {
             }),
             Err(e) => {
                 let _ = fs::remove_file(path);
-                Err(failed("exod must be root or a member of the group")(errno(&e)))
+                Err(failed("exod must be root or a member of the group")(errno(
+                    &e,
+                )))
             }
         }
     }

@@ -50,6 +50,9 @@ const EVENTS: usize = 256;
 /// How long to leave the listener alone when it has no descriptor for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a stopping exod waits for sockets to be closed.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
 const WAKER: Token = Token(0);
 const LISTENER: Token = Token(1);
 const STOP: Token = Token(2);
@@ -199,10 +202,6 @@ impl Server {
     pub fn stop(mut self) {
         // First the file, so that nobody connects to a daemon that ends.
         self.listener = None;
-        let closes = self.closer.pending();
-        if closes > 0 {
-            tracing::warn!(closes, "files that clients sent cannot be closed");
-        }
         // Units are broken while the sessions still stand, so that holders see what they lost.
         if !self.state.stop() {
             tracing::error!("a kernel call hangs; its thread is left behind");
@@ -211,6 +210,10 @@ impl Server {
             session.audit_end(&Ended::Stopped);
             let uid = session.caller.who.uid;
             self.closer.close(uid, session.into_fds());
+        }
+        let closes = self.closer.finish(CLOSE_WAIT);
+        if closes > 0 {
+            tracing::warn!(closes, "files that clients sent cannot be closed");
         }
     }
 

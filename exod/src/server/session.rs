@@ -49,7 +49,9 @@ pub enum Ended {
     #[error("violation: {0}")]
     Violation(&'static str),
     /// It sent descriptors, which no operation takes.
-    #[error("violation: {count} descriptors that no operation takes, {memory} of them memory files")]
+    #[error(
+        "violation: {count} descriptors that no operation takes, {memory} of them memory files"
+    )]
     Descriptors {
         /// How many.
         count: usize,
@@ -148,7 +150,9 @@ impl Session {
 
     /// Whether a reply could be sent now.
     pub fn has_reply(&self) -> bool {
-        self.line.front().is_some_and(|place| place.result.is_some())
+        self.line
+            .front()
+            .is_some_and(|place| place.result.is_some())
     }
 
     /// Whether a turn would do anything.
@@ -258,7 +262,12 @@ fn send(
     let mut fds = Vec::new();
     match result {
         Err(code) => reply.status = *code as u16,
-        Ok(answer) => match answer.fds.iter().map(|fd| state.fd(fd)).collect::<Option<Vec<_>>>() {
+        Ok(answer) => match answer
+            .fds
+            .iter()
+            .map(|fd| state.fd(fd))
+            .collect::<Option<Vec<_>>>()
+        {
             Some(found) => {
                 reply.handle = answer.handle;
                 reply.vals = answer.vals;

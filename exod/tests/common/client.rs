@@ -165,7 +165,9 @@ impl Client {
     }
 
     pub fn stats(&mut self, page: StatsPage) -> [u64; 6] {
-        self.ok(Op::Stats, 0, [0, page as u64, 0, 0, 0, 0]).reply.vals
+        self.ok(Op::Stats, 0, [0, page as u64, 0, 0, 0, 0])
+            .reply
+            .vals
     }
 
     /// Asks until the ledger and the work are as given: frames come back when the kernel says so.
@@ -249,7 +251,10 @@ pub fn watcher(exod: &Embedded) -> (Client, [u64; 6], [u64; 6]) {
     let mut client = Client::of(exod);
     let end = Instant::now() + PATIENCE;
     loop {
-        let seen = (client.stats(StatsPage::Ledger), client.stats(StatsPage::Work));
+        let seen = (
+            client.stats(StatsPage::Ledger),
+            client.stats(StatsPage::Work),
+        );
         let [_, _, jobs, closes, _, _] = seen.1;
         if jobs == 0 && closes == 0 {
             return (client, seen.0, seen.1);
