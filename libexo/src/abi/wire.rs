@@ -92,7 +92,8 @@ pub enum Op {
     /// have it mapped for ever. [`ErrorCode::Malformed`] when it is smaller than the rings and a page.
     PortCreate = 7,
     /// On a unit, likewise. `name (3 words), 0, flags`; handle: the port, values as
-    /// [`Op::PortPeer`]; fds: peer's segment (read-only), own bell, peer's bell.
+    /// [`Op::PortPeer`] and then the handle of the peer's segment unit; fds: peer's segment
+    /// (read-only), own bell, peer's bell.
     PortJoin = 8,
     /// On a port. handle: the peer's segment unit as a capability of ours (read, and share where
     /// the peer granted it); `log2 of ring slots, peer's segment bytes, flags, page kind, this
