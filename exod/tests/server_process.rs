@@ -9,6 +9,7 @@ mod client;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -278,6 +279,59 @@ fn another_user_gets_what_its_rule_says() {
     watch.wait_for(ledger, work);
     drop(watch);
     exod.stop(Signal::SIGTERM);
+}
+
+/// What systemd reads: readiness and the stop; and what an auditor reads.
+#[test]
+fn systemd_and_the_auditor_are_told() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (config, log) = (dir.path().join("exod.toml"), dir.path().join("log"));
+    let uid = rustix::process::geteuid().as_raw();
+    let text = format!("[pool]\npages = \"4K\"\n[[rule]]\nuser = {uid}\nmax_frames = 1");
+    std::fs::write(&config, text).expect("written");
+    let notified = UnixDatagram::bind(dir.path().join("notify")).expect("a socket");
+    notified
+        .set_read_timeout(Some(PATIENCE))
+        .expect("a timeout");
+    let hear = || {
+        let mut bytes = [0; 256];
+        let len = notified.recv(&mut bytes).expect("a notification");
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    };
+    let mut child = exod()
+        .arg("--config")
+        .arg(&config)
+        .arg("--socket")
+        .arg(dir.path().join("exod.sock"))
+        .env("NOTIFY_SOCKET", dir.path().join("notify"))
+        .env_remove("JOURNAL_STREAM")
+        .env_remove("RUST_LOG")
+        .stderr(std::fs::File::create(&log).expect("a log"))
+        .spawn()
+        .expect("exod");
+    assert!(hear().contains("READY=1"));
+    // Ready means that a connection is taken at once.
+    let mut client = Client::at(&dir.path().join("exod.sock")).expect("a connection");
+    client.hello();
+    let (_unit, _fd) = client.alloc(1);
+    assert_eq!(
+        client.refused(Op::Stats, 0, [0; 6]),
+        Some(ErrorCode::Denied)
+    );
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("a signal");
+    assert!(hear().contains("STOPPING=1"));
+    assert!(child.wait().expect("its end").success());
+    let log = std::fs::read_to_string(log).expect("the log");
+    for line in [
+        "ready",
+        "granted",
+        "refused",
+        "taken back",
+        "session ended",
+        "stopped",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
 }
 
 #[test]
