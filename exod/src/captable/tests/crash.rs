@@ -168,7 +168,7 @@ fn death_at_any_store_leaves_before_or_after() {
 }
 
 #[test]
-fn no_operation_allocates_beyond_the_intent_area() {
+fn no_operation_comes_near_the_end_of_the_intent_area() {
     // Long random runs of everything, and the fullest transaction that they met.
     let (mut table, _) = table(SMALL);
     let mut random = fastrand::Rng::with_seed(4);
