@@ -6,25 +6,33 @@ mod docs;
 #[path = "tidy/tree.rs"]
 mod tree;
 
-use tree::{File, files, root};
+use tree::{File, files, root, text_of};
 
 /// Longest file in lines.
 const LINES_MAX: usize = 600;
 
 /// Files that were longer when the rule began, with what they may have: less some day, never more.
-const LONGER: [(&str, usize); 3] = [
-    ("exod/src/invoke.rs", 640),
-    ("exod/src/state.rs", 730),
-    ("libexo/tests/client.rs", 720),
-];
+const LONGER: [(&str, usize); 1] = [("libexo/tests/client.rs", 720)];
 
 /// Widest line of a Rust file. rustfmt sees to code, this to comments; text in quotes may be wider
 /// where breaking it would hide it from a search.
 const COLUMNS_MAX: usize = 100;
 
 /// The only sources with unsafe code, and what each one needs it for.
-const UNSAFE: [(&str, &str); 16] = [
+const UNSAFE: [(&str, &str); 19] = [
     ("bench/src/clock.rs", "the timestamp counter"),
+    (
+        "bench/src/floor/memory.rs",
+        "lines that two processes share",
+    ),
+    (
+        "bench/src/floor/pingpong.rs",
+        "lines that two processes share",
+    ),
+    (
+        "bench/src/floor/stream.rs",
+        "lines that two processes share",
+    ),
     ("bench/src/kernel/mmsg.rs", "system calls on many messages"),
     ("bench/src/kernel/packet.rs", "rings that the kernel maps"),
     ("bench/src/kernel/uring.rs", "buffers that the kernel fills"),
@@ -178,9 +186,12 @@ fn files_are_short_and_lines_are_narrow() {
     });
     none("too long: split it", long);
     let wide = rust().flat_map(|f| {
-        // A row of a table in a comment cannot be broken.
-        let table = |line: &str| line.trim_start().starts_with("//! |");
-        lines(f, |line| line.chars().count() > COLUMNS_MAX && !table(line))
+        // A row of a table in a comment cannot be broken, and text in quotes need not be.
+        let breaks = |line: &str| match line.trim_start().strip_prefix("//") {
+            Some(comment) => !comment.trim_start_matches(['/', '!', ' ']).starts_with('|'),
+            None => !line.contains('"'),
+        };
+        lines(f, |line| line.chars().count() > COLUMNS_MAX && breaks(line))
     });
     none("too wide", wide);
     let tabs = rust().flat_map(|f| lines(f, |line| line.contains('\t') || line.ends_with(' ')));
@@ -237,8 +248,7 @@ fn arrows_run_one_way() {
 #[test]
 fn each_package_has_a_job_and_is_named() {
     let files = files();
-    let architecture = files.iter().find(|f| f.path == "docs/architecture.md");
-    let architecture = &architecture.expect("docs/architecture.md").text;
+    let architecture = text_of(&files, "docs/architecture.md");
     for (package, rooms) in PACKAGES {
         let named = format!("`{package}`");
         assert!(
@@ -285,11 +295,7 @@ fn the_top_is_as_designed() {
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     let files = files();
-    let text = |path: &str| {
-        let file = files.iter().find(|f| f.path == path);
-        file.unwrap_or_else(|| panic!("no {path}")).text.as_str()
-    };
-    let workspace = text("Cargo.toml");
+    let workspace = text_of(&files, "Cargo.toml");
     for lint in [
         "missing_docs = \"warn\"",
         "unsafe_op_in_unsafe_fn = \"deny\"",
@@ -298,7 +304,7 @@ fn every_crate_takes_the_lints_of_the_workspace() {
     }
     assert!(workspace.contains("undocumented_unsafe_blocks = \"deny\""));
     for name in CRATES {
-        let manifest = text(&format!("{name}/Cargo.toml"));
+        let manifest = text_of(&files, &format!("{name}/Cargo.toml"));
         assert!(
             manifest.contains("[lints]\nworkspace = true"),
             "{name} has lints of its own"

@@ -2,7 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::tree::{File, files, root};
+use libexo::abi::wire::{ErrorCode, Op};
+
+use super::tree::{File, files, root, text_of};
 
 /// The example that the README shows whole.
 const HELLO: &str = "examples/src/bin/hello.rs";
@@ -67,8 +69,8 @@ fn dead_links(page: &File, files: &[File]) -> Vec<String> {
             "" => page.path.clone(),
             path => normal(&directory.join(path)),
         };
-        let found = root().join(&target).exists();
         let other = files.iter().find(|f| f.path == target);
+        let found = other.is_some() || root().join(&target).exists();
         let anchored = anchor.is_empty()
             || other.is_some_and(|f| anchors(&f.text).iter().any(|known| known == anchor));
         if !found || !anchored {
@@ -105,26 +107,82 @@ fn dead_links_are_found() {
 #[test]
 fn every_page_of_the_book_is_in_its_summary() {
     let files = files();
-    let summary = files.iter().find(|f| f.path == "docs/SUMMARY.md");
-    let listed = links(&summary.expect("docs/SUMMARY.md").text);
+    let listed = links(text_of(&files, "docs/SUMMARY.md"));
     let pages = files.iter().filter_map(|f| f.path.strip_prefix("docs/"));
     let pages = pages.filter(|page| page.ends_with(".md") && *page != "SUMMARY.md");
     let unlisted = pages.filter(|page| !listed.iter().any(|link| link == page));
     super::none("not in docs/SUMMARY.md", unlisted.map(str::to_owned));
 }
 
+/// Names of tests, as pages write them: the path, two colons, the function, all in one code span.
+fn named_tests(text: &str) -> Vec<(String, String)> {
+    let spans = text.split('`').skip(1).step_by(2);
+    let named = spans.filter_map(|span| span.split_once(".rs::"));
+    named
+        .filter(|(path, _)| path.contains('/'))
+        .map(|(path, test)| (format!("{path}.rs"), test.to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_promise_names_a_test_that_is_there() {
+    let files = files();
+    let page = text_of(&files, "docs/security.md");
+    let named = named_tests(page);
+    assert!(named.len() > 10, "docs/security.md names its tests");
+    let missing = named.iter().filter(|(path, test)| {
+        let definition = format!("#[test]\nfn {test}()");
+        let file = files.iter().find(|f| f.path == *path);
+        !file.is_some_and(|f| f.text.contains(&definition))
+    });
+    let missing = missing.map(|(path, test)| format!("{path}::{test}"));
+    super::none("docs/security.md names tests that are not there", missing);
+}
+
+#[test]
+fn the_protocol_page_has_every_operation_and_error() {
+    let files = files();
+    let page = text_of(&files, "docs/protocol.md");
+    let ops = Op::ALL.map(|op| format!("| {} | `{op:?}` |", op as u16));
+    let errors = (1..=u16::MAX).map_while(ErrorCode::from_raw);
+    let errors = errors.map(|code| format!("| {} | `{code:?}` |", code as u16));
+    let rows: Vec<String> = ops.into_iter().chain(errors).collect();
+    assert!(rows.len() > 25, "operations and errors have gaps");
+    let missing = rows.into_iter().filter(|row| !page.contains(row));
+    super::none("docs/protocol.md lacks", missing);
+}
+
+#[test]
+fn the_benchmark_page_has_every_promise_and_no_other() {
+    let files = files();
+    let code = text_of(&files, "bench/src/targets.rs");
+    let code = code.split_once("pub const TARGETS").map(|(_, rest)| rest);
+    let code = code.and_then(|rest| rest.split_once("];"));
+    let (code, _) = code.expect("bench/src/targets.rs has a table");
+    let calls = code.split("higher(").flat_map(|part| part.split("lower("));
+    let mut targets: Vec<&str> = calls.filter_map(|call| call.split('"').nth(1)).collect();
+    assert!(targets.len() > 10, "bench/src/targets.rs has another form");
+    let page = text_of(&files, "docs/benchmarks.md");
+    let promises = page.split_once("\n## Promises").map(|(_, rest)| rest);
+    let promises = promises.and_then(|rest| rest.split("\n## ").next());
+    let rows = promises.unwrap_or_default().lines();
+    let rows = rows.filter_map(|line| line.strip_prefix("| `"));
+    let mut told: Vec<&str> = rows
+        .filter_map(|row| row.split_once('`').map(|(name, _)| name))
+        .collect();
+    targets.sort_unstable();
+    told.sort_unstable();
+    assert_eq!(told, targets, "docs/benchmarks.md and bench/src/targets.rs");
+}
+
 #[test]
 fn the_readme_shows_the_example_as_it_is() {
     let files = files();
-    let text = |path: &str| {
-        let file = files.iter().find(|f| f.path == path);
-        file.unwrap_or_else(|| panic!("no {path}")).text.as_str()
-    };
-    let shown = text("README.md").split_once("```rust\n");
+    let shown = text_of(&files, "README.md").split_once("```rust\n");
     let shown = shown.and_then(|(_, rest)| rest.split_once("```"));
     let (shown, _) = shown.expect("README.md has a block of Rust");
     assert!(
-        shown == text(HELLO),
+        shown == text_of(&files, HELLO),
         "README.md does not show {HELLO} as it is: paste the file between ```rust and ```"
     );
 }
@@ -132,8 +190,7 @@ fn the_readme_shows_the_example_as_it_is() {
 #[test]
 fn the_readme_has_one_command_for_each_of_the_two_things() {
     let files = files();
-    let readme = files.iter().find(|f| f.path == "README.md");
-    let readme = &readme.expect("README.md").text;
+    let readme = text_of(&files, "README.md");
     for start in ["cargo run --release", "cargo test"] {
         let count = readme
             .lines()

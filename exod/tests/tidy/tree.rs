@@ -29,6 +29,12 @@ pub fn files() -> Vec<File> {
     files
 }
 
+/// The text of the file at `path`, which must be there.
+pub fn text_of<'a>(files: &'a [File], path: &str) -> &'a str {
+    let file = files.iter().find(|f| f.path == path);
+    &file.unwrap_or_else(|| panic!("no {path}")).text
+}
+
 /// Names that are not the project's: build output, version control, editors.
 fn is_foreign(name: &str) -> bool {
     let hidden = name.starts_with('.') && !matches!(name, ".ci" | ".gitignore");
