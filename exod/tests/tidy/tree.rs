@@ -100,7 +100,7 @@ impl File {
         self.text
             .lines()
             .map(|line| line.split("//").next().unwrap_or_default())
-            .any(|line| does(line))
+            .any(does)
     }
 
     /// Whether it turns unsafe code off for itself and everything below.
