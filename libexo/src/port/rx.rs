@@ -429,9 +429,10 @@ impl RxPacket {
 
     #[inline]
     fn raw_pieces(&self) -> &[u64] {
-        self.many
-            .as_deref()
-            .unwrap_or(&self.inline[..self.count as usize])
+        match &self.many {
+            Some(many) => many,
+            None => &self.inline[..self.count as usize],
+        }
     }
 }
 
