@@ -137,7 +137,9 @@ impl Rx {
         let max = max.min(BURST_MAX);
         let (mut slots, mut packets, mut ahead) = (0, 0, 0);
         let (ring, segments) = (&self.ring, &self.shared.segments);
-        for staged in self.staged.iter_mut() {
+        // Never more than the ring has: a writer that goes on writing while we read would lap us.
+        let room = ring.capacity() as usize;
+        for staged in self.staged.iter_mut().take(room) {
             if packets == max {
                 break;
             }
