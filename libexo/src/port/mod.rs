@@ -273,9 +273,16 @@ impl Port {
         self.flush()?;
         self.gone()?;
         let (tx, rx) = (&self.tx, &self.rx);
+        let ready = || rx.has_packets() || tx.has_returns();
         let event = self.client.event_fd();
-        self.bells
-            .sleep(event, timeout, || rx.has_packets() || tx.has_returns())
+        let woken = self.bells.sleep(event, timeout, ready)?;
+        if woken && !ready() {
+            // What exod has to say is in the status. Its bell is quiet again, or the next wait
+            // would not sleep.
+            self.client.take_event()?;
+            self.gone()?;
+        }
+        Ok(woken)
     }
 
     /// The bell that the peer rings for this side, for event loops of others.

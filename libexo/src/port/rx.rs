@@ -126,9 +126,17 @@ impl Rx {
         }
     }
 
-    /// Whether a packet waits.
+    /// Whether a packet waits. A chain that is not whole yet is none, or its sender could keep us
+    /// awake for ever, beyond its own death; one that is too long is news all the same.
     pub(crate) fn has_packets(&self) -> bool {
-        self.ring.peek(0).is_some()
+        let mut pieces = (0..CHAIN_MAX as u32).map(|ahead| self.ring.peek(ahead).map(Descriptor));
+        loop {
+            match pieces.next() {
+                Some(Some(piece)) if piece.more() => {}
+                Some(Some(_)) | None => return true,
+                Some(None) => return false,
+            }
+        }
     }
 
     /// Reads, checks and stages up to `max` whole packets.
