@@ -22,4 +22,3 @@ pub mod ports;
 pub mod server;
 pub mod state;
 pub mod status;
-pub use embedded::Embedded;

@@ -11,6 +11,29 @@
 //! calls on lost memory see EFAULT and never come here. Two threads that touch the same hole at once
 //! may each map zeroes, so what is stored into lost memory may be lost again.
 //!
+//! Not every loss comes this way: see [`crate::status`].
+//!
+//! ```
+//! use std::ptr::NonNull;
+//! use libexo::guard;
+//! use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+//!
+//! guard::install()?;
+//! let file = memfd_create("unit", MemfdFlags::CLOEXEC)?;
+//! ftruncate(&file, 4096)?;
+//! let map = memmap2::MmapOptions::new().len(4096).map_raw(&file)?;
+//! let start = NonNull::new(map.as_mut_ptr()).expect("not at 0");
+//! // SAFETY: the mapping is ours until the end, and only read volatile.
+//! let _guarded = unsafe { guard::register(start, 4096, 4096)? };
+//!
+//! ftruncate(&file, 0)?; // exod takes it back
+//! let before = guard::losses();
+//! // SAFETY: in the mapping.
+//! let byte = unsafe { start.read_volatile() };
+//! assert_eq!((byte, guard::losses()), (0, before + 1)); // zero, and no data
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! The handler takes no lock, allocates nothing and makes raw system calls only. It knows the ranges
 //! from a fixed array in which each slot is *one* word, so it can never see half of a change.
 

@@ -2,7 +2,7 @@
 //!
 //! A side that goes to sleep makes the sleep word of its control line odd; a side that wakes makes
 //! it even. The other side looks at that word after it published something, one load of a line
-//! that it holds anyway, and writes to the sleeper's eventfd at most once for each odd value.
+//! that it holds anyway, and writes to the sleeper's bell at most once for each odd value.
 //!
 //! Between "publish, then look" and "say asleep, then look" stands the classic race that needs a
 //! full barrier on both sides. The sleeper, who is slow anyway, pays for both: `membarrier(2)` runs
@@ -107,8 +107,13 @@ impl Bells {
             }
         };
         self.own_control.store(SLEEP_WORD, self.sleeps * 2);
-        let _ = rustix::io::read(&self.own, &mut [0u8; 8]);
+        self.hush();
         woken
+    }
+
+    /// Empties the bell, which is a pipe or an eventfd and never blocks (the client checked that).
+    fn hush(&self) {
+        let _ = rustix::io::read(&self.own, &mut [0u8; 4096]);
     }
 
     fn poll(&self, event: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool> {

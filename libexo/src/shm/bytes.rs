@@ -93,29 +93,26 @@ impl<'a> PeerBytes<'a> {
         self.copy_to(&mut to[at..])
     }
 
-    /// Folds `f` over the bytes as little-endian words, the last one padded with zeroes: reads every
-    /// byte once without a copy in memory. `f` gets each line of eight words, then single words.
-    #[inline]
-    pub fn fold_lines<A>(
-        &self,
-        init: A,
-        mut line: impl FnMut(A, [u64; 8]) -> A,
-        mut word: impl FnMut(A, u64) -> A,
-    ) -> Result<A> {
+    /// Folds `f` over the bytes as lines of eight little-endian words, without a copy in memory. `f`
+    /// also gets how many bytes of its line there are: 64, but for the last, which is padded with
+    /// zeroes.
+    #[inline(always)]
+    pub fn fold_lines<A>(&self, init: A, mut f: impl FnMut(A, [u64; 8], usize) -> A) -> Result<A> {
         let mut acc = init;
         let (mut at, end) = (0, self.len);
         while end - at >= 64 {
             // SAFETY: 64 bytes remain at `at`.
-            acc = line(acc, unsafe { load_line(self.first.as_ptr().add(at)) });
+            acc = f(acc, unsafe { load_line(self.first.as_ptr().add(at)) }, 64);
             at += 64;
         }
-        while at < end {
-            let mut bytes = [0; 8];
-            let count = (end - at).min(8);
-            // SAFETY: `count` bytes remain at `at`, and `bytes` has room for eight.
-            unsafe { copy_once(self.first.as_ptr().add(at), bytes.as_mut_ptr(), count) };
-            acc = word(acc, u64::from_le_bytes(bytes));
-            at += count;
+        if at < end {
+            let mut line = [0u64; 8];
+            // SAFETY: fewer than 64 bytes remain at `at`, and `line` has room for 64.
+            unsafe {
+                let to = line.as_mut_ptr().cast();
+                copy_once(self.first.as_ptr().add(at), to, end - at);
+            }
+            acc = f(acc, line.map(u64::from_le), end - at);
         }
         self.still_there(acc)
     }
