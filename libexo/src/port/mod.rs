@@ -98,7 +98,7 @@ impl Port {
         let credit = self.tx.credit(burst.len() as u32);
         let credit = self.check(credit)? as usize;
         if credit == 0 {
-            return self.nothing().map(|()| 0);
+            return self.starved().map(|()| 0);
         }
         for packet in burst.drain(..credit) {
             self.tx.push(packet, false)?;
@@ -125,7 +125,7 @@ impl Port {
             credit = credit.min(self.tx.pool().available());
         }
         if credit == 0 {
-            return self.nothing().map(|()| 0);
+            return self.starved().map(|()| 0);
         }
         self.tx.push_filled(credit as u32, len, fill);
         self.bells.ring_if_asleep();
@@ -177,7 +177,7 @@ impl Port {
         }
         let credit = self.tx.credit(pieces);
         if self.check(credit)? < pieces {
-            self.nothing()?;
+            self.starved()?;
             return Ok(Some((head, body)));
         }
         self.tx.push_chain(head, rest, body)?;
@@ -311,6 +311,16 @@ impl Port {
             return Ok(());
         }
         self.gone()
+    }
+
+    /// Nothing can be sent: what we owe goes out, in case that the peer waits for it likewise.
+    #[cold]
+    fn starved(&mut self) -> Result<()> {
+        self.rx.shared.flush();
+        if self.rx.shared.take_news() {
+            self.bells.ring_if_asleep();
+        }
+        self.nothing()
     }
 
     #[cold]
