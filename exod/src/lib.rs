@@ -22,3 +22,4 @@ pub mod ports;
 pub mod server;
 pub mod state;
 pub mod status;
+pub use embedded::Embedded;
