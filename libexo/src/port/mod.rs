@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -63,6 +64,10 @@ pub struct Port {
     /// Our segments, by the port and segment that they are forwarded from.
     forwards: Vec<((u64, usize), u8)>,
     rest: Vec<Descriptor>,
+    /// The peer broke the rules.
+    over: Cell<bool>,
+    /// Losses of this session when the port began.
+    losses: u64,
 }
 
 impl Port {
@@ -95,6 +100,7 @@ impl Port {
     /// Sends as many of `burst` as there is credit for, from its front, and removes them; how many.
     /// Fewer than all means that the peer has not returned enough yet: call again.
     pub fn send_burst(&mut self, burst: &mut Vec<Packet>) -> Result<usize> {
+        self.open()?;
         let credit = self.tx.credit(burst.len() as u32);
         let credit = self.check(credit)? as usize;
         if credit == 0 {
@@ -117,6 +123,7 @@ impl Port {
         len: usize,
         fill: impl FnMut(u32, &mut [u8]),
     ) -> Result<usize> {
+        self.open()?;
         let credit = self.tx.credit(count.min(BURST_MAX) as u32);
         let mut credit = self.check(credit)? as usize;
         if self.tx.pool().available() < credit {
@@ -141,6 +148,7 @@ impl Port {
         body: RxPacket,
         skip: usize,
     ) -> Result<Option<(Packet, RxPacket)>> {
+        self.open()?;
         let mut rest = std::mem::take(&mut self.rest);
         let result = self.try_forward(head, body, skip, &mut rest);
         rest.clear();
@@ -228,6 +236,7 @@ impl Port {
     /// broke the rules and the port is over.
     #[inline]
     pub fn receive_burst(&mut self, max: usize) -> Result<RxBurst<'_>> {
+        self.open()?;
         let (slots, packets) = loop {
             let staged = self.rx.stage(max);
             match self.check(staged)? {
@@ -248,6 +257,7 @@ impl Port {
     /// Takes home buffers that the peer has returned and hands the peer what this side returns.
     /// Sending and receiving do both by themselves when they need to.
     pub fn flush(&mut self) -> Result<()> {
+        self.open()?;
         let home = self.tx.reap();
         self.check(home)?;
         self.rx.shared.flush();
@@ -338,10 +348,39 @@ impl Port {
     /// A violation by the peer ends the port, at exod too.
     #[inline]
     fn check<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(Error::PeerViolation(_)) = &result {
-            let _ = self.client.port_leave(self.handle, LEAVE_VIOLATION);
+        match result {
+            Err(Error::PeerViolation(what)) => Err(self.end(what)),
+            other => other,
         }
-        result
+    }
+
+    /// Ends the port for good: the peer can't take its words back. Where memory was lost, the words
+    /// are not the peer's.
+    #[cold]
+    fn end(&self, what: &'static str) -> Error {
+        let status = self.status.load();
+        if self.over.replace(true) || !status.contains(Status::LIVE) {
+            return Error::Revoked;
+        }
+        let _ = self.client.port_leave(self.handle, LEAVE_VIOLATION);
+        if status.contains(Status::PEER_GONE) {
+            return Error::PeerGone;
+        }
+        if self.client.losses() != self.losses {
+            return Error::Revoked;
+        }
+        Error::PeerViolation(what)
+    }
+
+    /// Nothing is sent or received after a violation.
+    #[inline]
+    fn open(&self) -> Result<()> {
+        if self.over.get() {
+            return Err(Error::PeerViolation(
+                "it did so before, and the port is over",
+            ));
+        }
+        Ok(())
     }
 
     #[cold]

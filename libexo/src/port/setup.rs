@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -237,6 +238,7 @@ fn assemble(
     peer: PeerSide,
 ) -> Result<Port> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+    let losses = client.losses();
     check_ring(peer.ring_log2)?;
     let layout = Layout::new(peer.ring_log2);
     let slots = 1usize << peer.ring_log2;
@@ -283,6 +285,8 @@ fn assemble(
         peer_units,
         forwards: Vec::new(),
         rest: Vec::new(),
+        over: Cell::new(false),
+        losses,
     })
 }
 
