@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::abi::port::{CHAIN_MAX, Descriptor, SEGMENTS_MAX};
 use crate::abi::status::Status;
+use crate::abi::wire::ErrorCode;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::packet::{Mempool, Packet};
@@ -48,6 +49,25 @@ use tx::Tx;
 const LEAVE_DONE: u64 = 0;
 const LEAVE_VIOLATION: u64 = 1;
 
+/// How a port ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    PeerGone,
+    Revoked,
+    Violation(&'static str),
+}
+
+impl End {
+    #[cold]
+    fn error(self) -> Error {
+        match self {
+            End::PeerGone => Error::PeerGone,
+            End::Revoked => Error::Revoked,
+            End::Violation(what) => Error::PeerViolation(what),
+        }
+    }
+}
+
 /// One side of a port whose peer has joined.
 pub struct Port {
     client: Client,
@@ -64,8 +84,8 @@ pub struct Port {
     /// Our segments, by the port and segment that they are forwarded from.
     forwards: Vec<((u64, usize), u8)>,
     rest: Vec<Descriptor>,
-    /// The peer broke the rules.
-    over: Cell<bool>,
+    /// Why nothing can be sent or received any more.
+    over: Cell<Option<End>>,
     /// Losses of this session when the port began.
     losses: u64,
 }
@@ -354,48 +374,52 @@ impl Port {
         }
     }
 
-    /// Ends the port for good: the peer can't take its words back. Where memory was lost, the words
-    /// are not the peer's.
+    /// Ends the port for good: the peer can't take its words back.
     #[cold]
     fn end(&self, what: &'static str) -> Error {
         let status = self.status.load();
-        if self.over.replace(true) || !status.contains(Status::LIVE) {
-            return Error::Revoked;
+        // Where memory was lost, zeroes stand for the peer's words.
+        let end = if status.contains(Status::PEER_GONE) {
+            End::PeerGone
+        } else if !status.contains(Status::LIVE) || self.client.losses() != self.losses {
+            End::Revoked
+        } else {
+            End::Violation(what)
+        };
+        if self.over.replace(Some(end)).is_none() {
+            let _ = self.client.port_leave(self.handle, LEAVE_VIOLATION);
         }
-        let _ = self.client.port_leave(self.handle, LEAVE_VIOLATION);
-        if status.contains(Status::PEER_GONE) {
-            return Error::PeerGone;
-        }
-        if self.client.losses() != self.losses {
-            return Error::Revoked;
-        }
-        Error::PeerViolation(what)
+        end.error()
     }
 
     /// Nothing is sent or received after a violation.
     #[inline]
     fn open(&self) -> Result<()> {
-        if self.over.get() {
-            return Err(Error::PeerViolation(
-                "it did so before, and the port is over",
-            ));
+        match self.over.get() {
+            None => Ok(()),
+            Some(end) => Err(end.error()),
         }
-        Ok(())
     }
 
     #[cold]
     fn map_segment(&mut self, index: usize) -> Result<()> {
-        let refused = |_| Error::PeerViolation("a descriptor in a segment that it never attached");
+        let refused = |error: Error| match error.code() {
+            Some(ErrorCode::NotFound) => {
+                Error::PeerViolation("a descriptor in a segment that it never attached")
+            }
+            _ => error,
+        };
         let segment = self
             .client
             .port_segment(self.handle, index as u32)
             .map_err(refused);
         let segment = self.check(segment)?;
-        let map = Mapping::new(
+        let map = Mapping::granted(
             &segment.fd,
             segment.bytes,
             self.peer_access,
             segment.page_kind,
+            Some(self.client.status_word(segment.handle)?),
         )?;
         self.peer_units[index] = segment.handle;
         self.rx.shared.segments.set(index, map);

@@ -248,7 +248,9 @@ fn assemble(
     } else {
         Access::ReadOnly
     };
-    let theirs = Mapping::new(&peer.fd, peer.bytes, peer_access, peer.page_kind)?;
+    let capability = Some(client.status_word(peer.unit_handle)?);
+    let (bytes, kind) = (peer.bytes, peer.page_kind);
+    let theirs = Mapping::granted(&peer.fd, bytes, peer_access, kind, capability)?;
 
     let ring = |map: &Rc<Mapping>, offset| words(map, offset, slots);
     let sends = Producer::new(ring(&own, layout.descriptors)?);
@@ -285,7 +287,7 @@ fn assemble(
         peer_units,
         forwards: Vec::new(),
         rest: Vec::new(),
-        over: Cell::new(false),
+        over: Cell::new(None),
         losses,
     })
 }
