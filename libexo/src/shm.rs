@@ -22,6 +22,7 @@ use crate::abi::CACHE_LINE;
 use crate::abi::port::{Descriptor, SEGMENTS_MAX};
 use crate::abi::status::Status;
 use crate::abi::wire::PageKind;
+use crate::client::{Call, Client, UnitGrant};
 use crate::error::{Error, Result};
 use crate::ring::Slots;
 use crate::status::StatusWord;
@@ -51,22 +52,56 @@ pub struct Mapping {
     /// The capability on it, where exod may take it while we look: what is taken can turn into
     /// zeroes without a fault, and exod says so first.
     capability: Option<StatusWord>,
+    /// After `map`: what is ours goes back once it is not mapped any more.
+    #[expect(dead_code, reason = "held for its drop")]
+    unit: Option<GivenBack>,
+}
+
+/// A unit that is given back when this is dropped. It keeps the session, without which there would
+/// be no memory either.
+#[derive(Debug)]
+struct GivenBack {
+    client: Client,
+    handle: u64,
+}
+
+impl Drop for GivenBack {
+    fn drop(&mut self) {
+        // Nobody waits for the answer: exod may be stopped.
+        let _ = self.client.submit(Call::drop_handle(self.handle));
+    }
 }
 
 impl Mapping {
-    /// Maps `bytes` of `fd`, a unit of our own. The size was told by exod, whose word counts for it.
-    pub fn new(fd: impl AsFd, bytes: usize, access: Access, page: PageKind) -> Result<Rc<Mapping>> {
-        Mapping::granted(fd, bytes, access, page, None)
+    /// Maps a unit of our own, and gives it back to exod when it is not used any more.
+    pub fn own(client: &Client, unit: &UnitGrant) -> Result<Rc<Mapping>> {
+        let given_back = GivenBack {
+            client: client.clone(),
+            handle: unit.handle,
+        };
+        let map = Mapping::map(&unit.fd, unit.bytes, Access::ReadWrite, unit.page_kind)?;
+        Ok(Rc::new(Mapping {
+            unit: Some(given_back),
+            ..map
+        }))
     }
 
-    /// Likewise a unit that exod can take while we look, with our capability on it.
-    pub fn granted(
+    /// Maps `bytes` of `fd`, a unit of a peer's. `capability` is ours on it.
+    pub fn peers(
         fd: impl AsFd,
         bytes: usize,
         access: Access,
         page: PageKind,
-        capability: Option<StatusWord>,
+        capability: StatusWord,
     ) -> Result<Rc<Mapping>> {
+        Ok(Rc::new(Mapping {
+            capability: Some(capability),
+            ..Mapping::map(fd, bytes, access, page)?
+        }))
+    }
+
+    /// The size was told by exod, whose word counts for it.
+    fn map(fd: impl AsFd, bytes: usize, access: Access, page: PageKind) -> Result<Mapping> {
         use std::os::fd::AsRawFd;
         let raw = fd.as_fd().as_raw_fd();
         let page_bytes = if page == PageKind::Huge2M {
@@ -101,12 +136,13 @@ impl Mapping {
         // order of fields). What a peer writes is only read as `PeerBytes` and atomics, and what
         // is ours alone is lost only when exod revokes it: the port's next call reports that.
         let guard = unsafe { crate::guard::register(first, bytes, page_bytes) }.ok();
-        Ok(Rc::new(Mapping {
+        Ok(Mapping {
             guard,
             map,
             access,
-            capability,
-        }))
+            capability: None,
+            unit: None,
+        })
     }
 
     /// Whether everything that was read so far was data, and not the zeroes that stand for what was

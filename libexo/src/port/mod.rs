@@ -118,7 +118,9 @@ impl Port {
     }
 
     /// Sends as many of `burst` as there is credit for, from its front, and removes them; how many.
-    /// Fewer than all means that the peer has not returned enough yet: call again.
+    /// Fewer than all means that the peer has not returned enough yet, or that the next packet can't
+    /// be sent (it is empty, too long for a descriptor, or of a pool that is not this port's): call
+    /// again, and hear which.
     pub fn send_burst(&mut self, burst: &mut Vec<Packet>) -> Result<usize> {
         self.open()?;
         let credit = self.tx.credit(burst.len() as u32);
@@ -126,11 +128,16 @@ impl Port {
         if credit == 0 {
             return self.starved().map(|()| 0);
         }
-        for packet in burst.drain(..credit) {
+        let accepts = |packet: &&Packet| self.tx.accepts(packet);
+        let count = burst[..credit].iter().take_while(accepts).count();
+        if count == 0 {
+            return Err(Tx::<Words>::refusal(&burst[0]));
+        }
+        for packet in burst.drain(..count) {
             self.tx.push(packet, false)?;
         }
         self.bells.ring_if_asleep();
-        Ok(credit)
+        Ok(count)
     }
 
     /// Sends up to `count` packets of `len` bytes, each filled by `fill` from its number in the
@@ -144,6 +151,10 @@ impl Port {
         fill: impl FnMut(u32, &mut [u8]),
     ) -> Result<usize> {
         self.open()?;
+        let longest = self.tx.pool().buffer_len();
+        if !tx::fits(len) || len > longest {
+            return Err(tx::wrong_len(len, longest));
+        }
         let credit = self.tx.credit(count.min(BURST_MAX) as u32);
         let mut credit = self.check(credit)? as usize;
         if self.tx.pool().available() < credit {
@@ -183,6 +194,9 @@ impl Port {
         skip: usize,
         rest: &mut Vec<Descriptor>,
     ) -> Result<Option<(Packet, RxPacket)>> {
+        if !self.tx.accepts(&head) {
+            return Err(Tx::<Words>::refusal(&head));
+        }
         for piece in body.descriptors(skip) {
             let segment = self.forward_segment(body.port_id(), piece.segment())?;
             rest.push(Descriptor::new(segment, piece.offset(), piece.len(), true));
@@ -414,12 +428,12 @@ impl Port {
             .port_segment(self.handle, index as u32)
             .map_err(refused);
         let segment = self.check(segment)?;
-        let map = Mapping::granted(
+        let map = Mapping::peers(
             &segment.fd,
             segment.bytes,
             self.peer_access,
             segment.page_kind,
-            Some(self.client.status_word(segment.handle)?),
+            self.client.status_word(segment.handle)?,
         )?;
         self.peer_units[index] = segment.handle;
         self.rx.shared.segments.set(index, map);
