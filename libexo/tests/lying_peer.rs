@@ -546,7 +546,7 @@ fn any_lie(rng: &mut Rng, liar: &RawPeer) -> Lie {
             Lie::Descriptor(slot, descriptor.with_lap(rng.bool()))
         }
         7 | 8 => {
-            let run = Return(u64::from(slot) | near % 4 << 32);
+            let run = Return(u64::from(slot) | (near % 4) << 32);
             Lie::Return(slot, run.with_lap(rng.bool()))
         }
         _ => Lie::Turn,
@@ -579,9 +579,8 @@ fn random_words() {
         // Whatever was believed, each buffer is one packet's.
         let Honest { port, held, .. } = honest;
         drop(held);
-        let mut places: Vec<_> = std::iter::from_fn(|| port.alloc(64))
-            .map(|packet| (packet.as_ptr(), std::mem::forget(packet)).0)
-            .collect();
+        let packets: Vec<_> = std::iter::from_fn(|| port.alloc(64)).collect();
+        let mut places: Vec<_> = packets.iter().map(|packet| packet.as_ptr()).collect();
         let all = places.len();
         places.sort_unstable();
         places.dedup();
