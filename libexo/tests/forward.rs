@@ -115,6 +115,7 @@ fn chains_of_every_length_are_taken_whole() {
     let exod = exod();
     let waiting = Port::create(&connect(&exod), "chains", config(6)).expect("a port");
     let raw = RawPeer::join(connect(&exod), "chains", 1, PortFlags::SHARE);
+    let raw = raw.expect("a frame, and a port that waits");
     let mut sink = waiting.ready(SOON).expect("joined");
     let base = raw.layout.packets;
     let mut position = 0;

@@ -38,6 +38,7 @@ fn connect(exod: &Embedded) -> Client {
 fn pair_with(exod: &Embedded, config: PortConfig, liar_frames: u64) -> (Port, RawPeer) {
     let waiting = Port::create(&connect(exod), "lies", config).expect("a port");
     let liar = RawPeer::join(connect(exod), "lies", liar_frames, PortFlags::SHARE);
+    let liar = liar.expect("frames, and a port that waits");
     (waiting.ready(SOON).expect("the liar joined"), liar)
 }
 

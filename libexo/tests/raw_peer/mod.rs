@@ -8,11 +8,11 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use libexo::Client;
 use libexo::abi::port::{Descriptor, Layout, PortFlags, Return};
 use libexo::abi::status::Status;
 use libexo::abi::wire::PortName;
 use libexo::client::{PeerSide, UnitGrant};
+use libexo::{Client, Result};
 use memmap2::{MmapOptions, MmapRaw};
 
 /// Longest wait for something that exod does by itself.
@@ -74,13 +74,12 @@ pub struct RawPeer {
 
 impl RawPeer {
     /// Joins the port `name` with a segment of `frames` frames.
-    pub fn join(client: Client, name: &str, frames: u64, flags: PortFlags) -> RawPeer {
+    pub fn join(client: Client, name: &str, frames: u64, flags: PortFlags) -> Result<RawPeer> {
         let name = PortName::new(name).expect("a good name");
-        let unit = client.alloc_unit(frames, None).expect("frames");
+        let unit = client.alloc_unit(frames, None)?;
         let memory = Memory::own(&unit);
-        let joined = client.port_join(&name, unit.handle, flags);
-        let joined = joined.expect("a port that waits");
-        RawPeer {
+        let joined = client.port_join(&name, unit.handle, flags)?;
+        Ok(RawPeer {
             handle: joined.handle,
             memory,
             peer: Memory::peers(&joined.peer),
@@ -89,7 +88,7 @@ impl RawPeer {
             own_bell: joined.own_bell,
             peer_bell: joined.peer_bell,
             client,
-        }
+        })
     }
 
     pub fn slots(&self) -> u32 {
