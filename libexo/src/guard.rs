@@ -59,6 +59,9 @@ const STACK_BYTES: usize = 64 << 10;
 
 static RANGES: [AtomicU64; RANGES_MAX] = [const { AtomicU64::new(0) }; RANGES_MAX];
 
+/// By slot: losses in the range.
+static RANGE_LOSSES: [AtomicU64; RANGES_MAX] = [const { AtomicU64::new(0) }; RANGES_MAX];
+
 /// Slots that were ever used: how far the handler looks.
 static RANGES_USED: AtomicUsize = AtomicUsize::new(0);
 
@@ -157,8 +160,20 @@ pub unsafe fn register(addr: NonNull<u8>, len: usize, page_bytes: usize) -> Resu
     })
 }
 
+impl Registration {
+    /// Losses in this range that the process has touched so far; none means that everything read
+    /// from it before this call was data. A lost page stays zeroes, so this never falls back.
+    #[inline]
+    pub fn losses(&self) -> u64 {
+        fence(Ordering::Acquire);
+        RANGE_LOSSES[self.slot].load(Ordering::Relaxed)
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
+        // First, so that the slot's next range begins without losses.
+        RANGE_LOSSES[self.slot].store(0, Ordering::SeqCst);
         RANGES[self.slot].store(0, Ordering::SeqCst);
     }
 }
@@ -212,10 +227,11 @@ fn patch(addr: usize) -> bool {
     let ranges = RANGES[..used]
         .iter()
         .map(|word| Range(word.load(Ordering::SeqCst)));
-    for range in ranges {
+    for (range, lost) in ranges.zip(&RANGE_LOSSES) {
         if let Some((start, len)) = range.page_at(addr) {
-            // Before the zeroes: who reads them must find it risen.
+            // Before the zeroes: who reads them must find both risen.
             LOSSES.fetch_add(1, Ordering::SeqCst);
+            lost.fetch_add(1, Ordering::SeqCst);
             // All of it, when the process has no mapping left for one page more.
             let (all, all_len) = range.extent();
             return map_zeroes(start, len) || map_zeroes(all, all_len);

@@ -157,6 +157,7 @@ impl<S: Slots> Consumer<S> {
     }
 
     /// The entry `ahead` of the next one, if it has been written. Read it once: the writer may lie.
+    /// Less than a lap ahead: further on, what the last lap left would look new.
     #[inline]
     pub fn peek(&self, ahead: u32) -> Option<u64> {
         let position = self.next.wrapping_add(ahead);

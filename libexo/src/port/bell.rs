@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{Ordering, compiler_fence, fence};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -62,6 +62,9 @@ impl Bells {
     pub(crate) fn ring_if_asleep(&mut self) {
         if self.fence {
             fence(Ordering::SeqCst);
+        } else {
+            // The sleeper's barrier orders what the processor does; this, what the compiler does.
+            compiler_fence(Ordering::SeqCst);
         }
         let word = self.peer_control.load(SLEEP_WORD);
         if word & 1 == 1 && word != self.rung_for {
@@ -84,7 +87,8 @@ impl Bells {
         timeout: Option<Duration>,
         ready: impl Fn() -> bool,
     ) -> Result<bool> {
-        let deadline = timeout.map(|t| Instant::now() + t);
+        // Beyond the clock's end is for ever.
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         self.sleeps += 1;
         self.own_control.store(SLEEP_WORD, self.sleeps * 2 - 1);
         let heard = barrier_everywhere();

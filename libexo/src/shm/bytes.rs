@@ -1,8 +1,8 @@
 //! Bytes that another domain can write at any moment.
 
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use super::Mapping;
 use crate::error::{Error, Result};
 
 /// Longest header that [`PeerBytes::head`] copies.
@@ -12,27 +12,21 @@ pub const HEAD_MAX: usize = 256;
 ///
 /// They are never a `&[u8]`: the compiler may read a slice twice and trust that both reads agree.
 /// Here each byte is read once, into memory of our own, and every reading function checks before it
-/// answers that no mapping was lost meanwhile, so zeroes that the [guard](crate::guard) put in
-/// place of lost memory are never taken for data.
+/// answers that nothing of the mapping was lost so far, so zeroes that stand for lost memory are never
+/// taken for data: not those that the [guard](crate::guard) put there, and not those that exod did.
 #[derive(Clone, Copy)]
 pub struct PeerBytes<'a> {
     first: NonNull<u8>,
     len: usize,
-    losses: u64,
-    lifetime: PhantomData<&'a ()>,
+    map: &'a Mapping,
 }
 
 impl<'a> PeerBytes<'a> {
     /// # Safety
-    /// `first..first + len` must stay mapped for `'a`.
+    /// `first..first + len` must lie in `map`.
     #[inline]
-    pub(super) unsafe fn new(first: NonNull<u8>, len: usize) -> PeerBytes<'a> {
-        PeerBytes {
-            first,
-            len,
-            losses: crate::guard::losses(),
-            lifetime: PhantomData,
-        }
+    pub(super) unsafe fn new(map: &'a Mapping, first: NonNull<u8>, len: usize) -> PeerBytes<'a> {
+        PeerBytes { first, len, map }
     }
 
     /// Length in bytes.
@@ -125,7 +119,7 @@ impl<'a> PeerBytes<'a> {
 
     #[inline]
     fn still_there<T>(&self, value: T) -> Result<T> {
-        if crate::guard::losses() == self.losses {
+        if self.map.is_intact() {
             Ok(value)
         } else {
             Err(Error::Revoked)
