@@ -1,0 +1,6 @@
+//! The command `netbench`.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    bench::cli::main()
+}
