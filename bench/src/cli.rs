@@ -138,7 +138,7 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     let value = text
         .parse::<f64>()
         .map_err(|_| format!("`{text}` is not a number"))?;
-    let within = value >= 0.01 && value <= SECONDS_MAX;
+    let within = (0.01..=SECONDS_MAX).contains(&value);
     within
         .then_some(value)
         .ok_or_else(|| format!("must be 0.01 to {SECONDS_MAX}"))
@@ -230,6 +230,12 @@ fn cores(asked: Option<[usize; 2]>) -> Result<[usize; 2]> {
     Ok(cores)
 }
 
+fn warn_of_debug_build() {
+    if cfg!(debug_assertions) {
+        eprintln!("netbench: warning: built without optimisation: use cargo run --release");
+    }
+}
+
 /// What to measure on one row.
 fn cells_of(index: usize, row: &dyn Row, args: &Compare) -> Vec<Cell> {
     let sizes: &[usize] = match (&args.size[..], args.quick) {
@@ -310,6 +316,7 @@ fn compare(args: &Compare) -> Result<ExitCode> {
         repeats: args.repeats.unwrap_or(repeats),
         cores: cores(args.cores)?,
     };
+    warn_of_debug_build();
     let host = Host::look(settings.cores);
     let reasons: Vec<Option<String>> = rows.iter().map(|row| row.unavailable()).collect();
     let runnable = (0..rows.len()).filter(|&index| reasons[index].is_none());
@@ -440,6 +447,7 @@ fn targets(args: &Targets) -> Result<ExitCode> {
         repeats: args.repeats,
         cores: cores(args.cores)?,
     };
+    warn_of_debug_build();
     let host = Host::look(settings.cores);
     let rows = catalog::rows();
     let cells = verify::cells(&chosen, &rows);

@@ -64,7 +64,7 @@ const ROWS: [KernelRow; 7] = [
     },
     KernelRow {
         name: "io-uring",
-        about: "UDP over loopback, io_uring: linked-in sends, multishot receive into provided buffers",
+        about: "UDP over loopback, io_uring: a burst of sends per call, multishot receive into provided buffers",
         way: Way::UdpRing,
     },
     KernelRow {
@@ -156,6 +156,18 @@ impl Row for KernelRow {
 
     fn throughput(&self, plan: &Plan) -> Result<Throughput> {
         let (sender, receiver) = self.run(plan, Mode::Throughput)?;
+        let (device, driver) = match self.way {
+            Way::UdpRing => ("lo", "io_uring"),
+            Way::Packet => ("veth", "AF_PACKET"),
+            Way::Seqpacket => ("socketpair", "AF_UNIX"),
+            Way::Pipe => ("pipe", "pipe"),
+            _ => ("lo", "UDP"),
+        };
+        let receiver = receiver
+            .with("device", device)
+            .with("driver", driver)
+            .with("mode", "busy poll, non-blocking calls")
+            .with("page", "4 KiB");
         Ok(Throughput::from_reports(sender, receiver))
     }
 

@@ -219,10 +219,7 @@ pub(super) fn work(mut job: Job, mut link: Link) -> Result<Report> {
     };
     let meter = link.ready(json!({}))?;
     let report = drive(&job, meter, &mut rings)?;
-    Ok(report
-        .with("ring", frames)
-        .with("header_bytes", HEADER)
-        .with("device", "veth"))
+    Ok(report.with("ring", frames).with("header_bytes", HEADER))
 }
 
 impl Rings {

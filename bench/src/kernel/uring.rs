@@ -105,6 +105,8 @@ struct Ring {
     size: usize,
     burst: usize,
     armed: bool,
+    /// Buffers that hold packets which nobody looked at yet: a send may see them complete first.
+    arrived: Vec<(u16, usize)>,
 }
 
 pub(super) fn work(mut job: Job, mut link: Link) -> Result<Report> {
@@ -136,6 +138,7 @@ pub(super) fn work(mut job: Job, mut link: Link) -> Result<Report> {
         size,
         burst,
         armed: false,
+        arrived: Vec::with_capacity(BUFFERS.into()),
     };
     let meter = link.ready(json!({}))?;
     Ok(drive(&job, meter, &mut ring)?.with("provided_buffers", BUFFERS))
@@ -148,9 +151,9 @@ impl Ring {
         unsafe { self.uring.submission().push(entry) }.map_err(io::Error::other)
     }
 
-    /// Takes completions: checks received packets and gives their buffers back; returns sends and receives.
-    fn complete(&mut self, mut meter: Option<&mut Meter>) -> io::Result<(usize, usize)> {
-        let (mut sends, mut packets) = (0, 0);
+    /// Takes completions: notes arrived packets, returns how many sends ended.
+    fn complete(&mut self) -> io::Result<usize> {
+        let mut sends = 0;
         let mut queue = self.uring.completion();
         queue.sync();
         for entry in queue {
@@ -160,20 +163,12 @@ impl Ring {
                 continue;
             }
             self.armed &= cqueue::more(entry.flags());
-            let Some(id) = cqueue::buffer_select(entry.flags()) else {
-                check(entry.result())?;
-                continue;
-            };
-            let at = usize::from(id) * self.provided.room;
-            let len = entry.result().max(0) as usize;
-            if let Some(meter) = meter.as_deref_mut() {
-                meter.receive(&self.provided.bytes[at..at + len]);
+            match cqueue::buffer_select(entry.flags()) {
+                Some(id) => self.arrived.push((id, entry.result().max(0) as usize)),
+                None => check(entry.result())?,
             }
-            packets += 1;
-            self.provided.offer(id);
         }
-        self.provided.publish();
-        Ok((sends, packets))
+        Ok(sends)
     }
 }
 
@@ -196,8 +191,7 @@ impl Endpoint for Ring {
         let mut left = self.burst;
         while left > 0 {
             self.uring.submit_and_wait(1)?;
-            // Only sends: a receive is armed by the first `receive`, and its packets would be lost here.
-            left -= self.complete(None)?.0.min(left);
+            left -= self.complete()?.min(left);
         }
         Ok(self.burst)
     }
@@ -215,6 +209,13 @@ impl Endpoint for Ring {
             // Runs the work that waits for this thread; waits for nothing.
             self.uring.submit()?;
         }
-        Ok(self.complete(Some(meter))?.1)
+        self.complete()?;
+        let packets = self.arrived.len();
+        for (id, len) in self.arrived.drain(..) {
+            meter.receive(&self.provided.bytes[usize::from(id) * self.size..][..len]);
+            self.provided.offer(id);
+        }
+        self.provided.publish();
+        Ok(packets)
     }
 }

@@ -1,0 +1,325 @@
+//! The program as a user starts it: what it prints, how it refuses, how it stops.
+
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+fn netbench() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_netbench"))
+}
+
+fn run(args: &[&str]) -> Output {
+    netbench().args(args).output().expect("netbench starts")
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON object per line"))
+        .collect()
+}
+
+fn two_cores() -> bool {
+    let enough = bench::host::choose_cores().is_ok();
+    if !enough {
+        println!("skipped: this machine allows fewer than two cores");
+    }
+    enough
+}
+
+/// A short real run of one row; every line has what design and readers rely on.
+fn short_run(row: &str) -> Vec<Value> {
+    let only = format!("^{row}$");
+    let args = [
+        "--only",
+        &only,
+        "--size",
+        "1518",
+        "--seconds",
+        "0.2",
+        "--repeats",
+        "2",
+        "--json",
+    ];
+    let output = run(&args);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let lines = lines(&output);
+    for line in lines.iter().filter(|line| line["metric"] != "unavailable") {
+        assert_eq!(
+            (&line["bench"], &line["row"]),
+            (&"netbench".into(), &row.into())
+        );
+        for key in [
+            "size",
+            "burst",
+            "value",
+            "min",
+            "max",
+            "n",
+            "steal_percent",
+            "waiting_percent",
+        ] {
+            assert!(line[key].is_number(), "{key} in {line}");
+        }
+        for key in [
+            "metric",
+            "unit",
+            "kind",
+            "cpu",
+            "kernel",
+            "pages",
+            "mitigations",
+        ] {
+            assert!(line[key].is_string(), "{key} in {line}");
+        }
+        assert!(line["value"].as_f64() > Some(0.0), "{line}");
+        if line["metric"] == "rate" {
+            for key in ["device", "driver", "mode", "page"] {
+                assert!(line[key].is_string(), "{key} in {line}");
+            }
+            for key in [
+                "ns_per_packet",
+                "cycles_per_packet",
+                "sent",
+                "received",
+                "lost",
+            ] {
+                assert!(line[key].is_number(), "{key} in {line}");
+            }
+            assert_eq!(line["corrupt"], 0, "{line}");
+            assert!(line["received"].as_u64() > Some(0), "{line}");
+        }
+    }
+    lines
+}
+
+fn metrics(lines: &[Value]) -> Vec<&str> {
+    lines
+        .iter()
+        .filter_map(|line| line["metric"].as_str())
+        .collect()
+}
+
+const BOTH: [&str; 5] = ["rate", "bandwidth", "rtt-p50", "rtt-p99", "rtt-p999"];
+
+#[test]
+fn rows_that_every_machine_has_run_without_damage() {
+    if !two_cores() {
+        return;
+    }
+    assert_eq!(metrics(&short_run("udp")), BOTH);
+    assert_eq!(metrics(&short_run("pipe")), BOTH);
+    assert_eq!(metrics(&short_run("unix-seqpacket")), BOTH);
+    assert_eq!(metrics(&short_run("udp-mmsg")), BOTH[..2]);
+    assert_eq!(metrics(&short_run("udp-gso")), BOTH[..2]);
+}
+
+#[test]
+fn rows_that_need_more_run_or_say_what_is_missing() {
+    if !two_cores() {
+        return;
+    }
+    for row in ["io-uring", "af-packet"] {
+        let lines = short_run(row);
+        if metrics(&lines) == ["unavailable"] {
+            println!("skipped: {row}: {}", lines[0]["reason"]);
+            assert!(
+                lines[0]["reason"]
+                    .as_str()
+                    .is_some_and(|reason| !reason.is_empty())
+            );
+        } else {
+            assert_eq!(metrics(&lines), BOTH);
+        }
+    }
+}
+
+#[test]
+fn a_reliable_link_loses_nothing() {
+    if !two_cores() {
+        return;
+    }
+    for row in ["pipe", "unix-seqpacket"] {
+        let lines = short_run(row);
+        assert_eq!(lines[0]["lost"], 0, "{row}");
+    }
+}
+
+#[test]
+fn people_get_a_table_and_a_page() {
+    if !two_cores() {
+        return;
+    }
+    let page = std::env::temp_dir().join(format!("netbench-test-{}.html", std::process::id()));
+    let mut command = netbench();
+    command
+        .args(["--only", "^pipe$", "--size", "64", "--quick", "--report"])
+        .arg(&page);
+    let output = command.output().expect("netbench starts");
+    let html = std::fs::read_to_string(&page).expect("a page");
+    std::fs::remove_file(&page).expect("the page can be removed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success());
+    assert!(text.contains("mitigations") && text.contains("Gbit/s") && text.contains("p99.9"));
+    assert!(!text.contains('\x1b'), "colours belong on a terminal");
+    assert!(html.contains("<svg") && html.contains("pipe (burst") && html.ends_with("</html>\n"));
+    assert!(
+        !html.contains("src=") && !html.contains("href="),
+        "one file is all there is"
+    );
+}
+
+#[test]
+fn bad_arguments_are_refused_with_words() {
+    let cases: [(&[&str], &str); 9] = [
+        (&["--size", "0"], "must be 1 to"),
+        (&["--size", "many"], "is not a number"),
+        (&["--burst", "999999"], "must be 1 to"),
+        (&["--seconds", "-1"], "unexpected argument"),
+        (&["--seconds=nan"], "must be 0.01 to"),
+        (&["--cores", "0"], "is not two cores"),
+        (&["--cores", "1,1"], "a core each"),
+        (&["--only", "("], "regex"),
+        (&["--only", "no such row"], "see `netbench list`"),
+    ];
+    for (args, expected) in cases {
+        let output = run(args);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && text.contains(expected),
+            "{args:?}: {text}"
+        );
+    }
+    let output = run(&["--cores", "0,1000", "--only", "^udp$"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("core 1000"));
+    let output = run(&["targets", "--only", "no such target"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("port-64-vs-floor"));
+}
+
+#[test]
+fn a_target_without_its_peer_is_not_met_and_says_why() {
+    if !two_cores() {
+        return;
+    }
+    let args = [
+        "targets",
+        "--only",
+        "^l2fwd-64",
+        "--seconds",
+        "0.1",
+        "--repeats",
+        "1",
+        "--json",
+    ];
+    let output = run(&args);
+    let lines = lines(&output);
+    assert_eq!(lines.len(), 1);
+    let verdict = &lines[0];
+    assert_eq!(verdict["bench"], "netbench");
+    assert_eq!(verdict["target"], "l2fwd-64-vs-memif-macswap");
+    assert_eq!(
+        (&verdict["goal"], &verdict["better"]),
+        (&1.5.into(), &"higher".into())
+    );
+    for key in ["ours", "theirs", "ratio", "met"] {
+        assert!(verdict.get(key).is_some(), "{key}");
+    }
+    assert_eq!(output.status.success(), verdict["met"] == true);
+    if verdict["ratio"].is_null() {
+        assert_eq!(verdict["met"], false);
+        assert!(
+            verdict["reason"]
+                .as_str()
+                .is_some_and(|reason| !reason.is_empty())
+        );
+    }
+}
+
+/// Processes whose parent is `parent`.
+fn children(parent: u32) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        after_name.split_whitespace().nth(1) == Some(&parent.to_string())
+    })
+    .collect()
+}
+
+/// Starts an endless run and waits for its two workers.
+fn endless() -> (std::process::Child, Vec<i32>) {
+    let args = [
+        "--only",
+        "^pipe$",
+        "--size",
+        "64",
+        "--seconds",
+        "300",
+        "--cores",
+    ];
+    let [a, b] = bench::host::choose_cores().expect("two cores");
+    let mut command = netbench();
+    command
+        .args(args)
+        .arg(format!("{a},{b}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = command.spawn().expect("netbench starts");
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let workers = children(child.id());
+        if workers.len() == 2 {
+            return (child, workers);
+        }
+        assert!(Instant::now() < end, "no workers after 20 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn all_gone(workers: &[i32]) -> bool {
+    let end = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < end {
+        // A killed worker whose new parent has not looked yet is a zombie, which holds nothing.
+        let left = workers.iter().any(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+        });
+        if !left {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+#[test]
+fn ctrl_c_stops_the_workers_and_says_so() {
+    if !two_cores() {
+        return;
+    }
+    let (mut child, workers) = endless();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("a signal to our own child");
+    let status = child.wait().expect("netbench ends");
+    assert_eq!(status.code(), Some(130));
+    assert!(all_gone(&workers));
+}
+
+#[test]
+fn workers_die_with_a_killed_parent() {
+    if !two_cores() {
+        return;
+    }
+    let (mut child, workers) = endless();
+    child.kill().expect("a signal to our own child");
+    child.wait().expect("netbench ends");
+    assert!(all_gone(&workers));
+}
