@@ -2,9 +2,10 @@
  *
  *     peer EAL-OPTIONS -- role=receive size=64 burst=32 ...
  *
- * It answers `ready` when the link is up and the workers run, then one line to each line that it
- * is given: `stats`, `halt` (senders stop sending), `clear` and `histogram` (round trips). The end
- * of stdin ends the process, so it cannot outlive netbench.
+ * It says `started` when its ports are, so that a client can be started that finds its server, and
+ * `ready` when the link is up and the workers run. Then it answers one line to each line that it is
+ * given: `stats`, `halt` (senders stop sending), `clear` and `histogram` (round trips). The end of
+ * stdin ends the process, so it cannot outlive netbench.
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -242,6 +243,7 @@ main(int argc, char **argv)
 		fail("no rings: %s", rte_strerror(rte_errno));
 	for (uint16_t port = 0; port < role->ports; port++)
 		start_port(port);
+	printf("started\n");
 	for (uint16_t port = 0; port < role->ports; port++)
 		await_link(port);
 	RTE_LCORE_FOREACH_WORKER(lcore) {

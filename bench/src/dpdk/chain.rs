@@ -2,8 +2,9 @@
 //!
 //! Two ways to do it with DPDK on two cores, and the better one counts. `memif-macswap` has two processes:
 //! testpmd's flowgen makes packets and takes them back, testpmd's macswap returns them. In
-//! `memif-macswap-chain` a source, testpmd's macswap and a sink are three processes; source and sink share a
-//! core and yield it when they cannot go on. Nobody reads the payload after the source wrote it.
+//! `memif-macswap-chain` a source, a forwarder and a sink are three processes of our own program; source and
+//! sink share a core and yield it when they cannot go on. testpmd as the forwarder would drop what the sink
+//! cannot take in its turn, which is nearly all. Nobody reads the payload after the source wrote it.
 
 use std::process::Command;
 
@@ -23,39 +24,35 @@ const RING_LOG2: u32 = 10;
 /// Slots of the chain's rings: source and sink take turns on their core, and move this much in a turn.
 const CHAIN_RING_LOG2: u32 = 10;
 
-struct MacswapRow {
+/// testpmd's flowgen makes frames up to Ethernet's size.
+const FLOWGEN_SIZE_MAX: usize = 1518;
+
+struct FlowgenRow {
     name: String,
     build: Option<Build>,
-    chain: bool,
 }
 
-/// The rows of this module, once for each build.
+struct ChainRow;
+
+/// The rows of this module.
 pub(super) fn rows() -> Vec<Box<dyn Row>> {
     let mut rows: Vec<Box<dyn Row>> = Vec::new();
     for build in testpmd::each_build() {
         let suffix = build.as_ref().map_or("", |build| build.suffix);
-        for (name, chain) in [("memif-macswap", false), ("memif-macswap-chain", true)] {
-            rows.push(Box::new(MacswapRow {
-                name: format!("{name}{suffix}"),
-                build: build.clone(),
-                chain,
-            }));
-        }
+        let name = format!("memif-macswap{suffix}");
+        rows.push(Box::new(FlowgenRow { name, build }));
     }
+    rows.push(Box::new(ChainRow));
     rows
 }
 
-impl Row for MacswapRow {
+impl Row for FlowgenRow {
     fn name(&self) -> &str {
         &self.name
     }
 
     fn about(&self) -> &str {
-        if self.chain {
-            "source, testpmd macswap and sink: three processes, two memif hops zero-copy, payload not read"
-        } else {
-            "testpmd flowgen to testpmd macswap and back over memif zero-copy, payload not read"
-        }
+        "testpmd flowgen to testpmd macswap and back over memif zero-copy, payload not read"
     }
 
     fn kind(&self) -> Kind {
@@ -63,15 +60,11 @@ impl Row for MacswapRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        if self.build.is_none() {
-            return Some(MISSING.to_owned());
-        }
-        library().err().filter(|_| self.chain)
+        self.build.is_none().then(|| MISSING.to_owned())
     }
 
     fn supports(&self, size: usize) -> bool {
-        // testpmd's flowgen makes frames up to Ethernet's size.
-        fits(size) && size <= 1518
+        fits(size) && size <= FLOWGEN_SIZE_MAX
     }
 
     fn burst(&self, wanted: usize, _size: usize) -> usize {
@@ -79,12 +72,37 @@ impl Row for MacswapRow {
     }
 
     fn throughput(&self, plan: &Plan) -> Result<Throughput> {
-        let build = self.build.as_ref().context(MISSING)?;
-        if self.chain {
-            chain(build, plan)
-        } else {
-            flowgen(build, plan)
-        }
+        flowgen(self.build.as_ref().context(MISSING)?, plan)
+    }
+}
+
+impl Row for ChainRow {
+    fn name(&self) -> &str {
+        "memif-macswap-chain"
+    }
+
+    fn about(&self) -> &str {
+        "source, MAC swapper and sink: three DPDK processes, two memif hops zero-copy, payload not read"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Dpdk
+    }
+
+    fn unavailable(&self) -> Option<String> {
+        library().err()
+    }
+
+    fn supports(&self, size: usize) -> bool {
+        fits(size)
+    }
+
+    fn burst(&self, wanted: usize, _size: usize) -> usize {
+        wanted.clamp(1, BURST_MAX)
+    }
+
+    fn throughput(&self, plan: &Plan) -> Result<Throughput> {
+        chain(plan)
     }
 }
 
@@ -126,34 +144,44 @@ fn since(before: &Stats, after: &Stats) -> Stats {
     }
 }
 
-fn chain(build: &Build, plan: &Plan) -> Result<Throughput> {
-    let room = Room::new(testpmd::MEMORY, 3)?;
+fn chain(plan: &Plan) -> Result<Throughput> {
+    let room = Room::new(peer::MEMORY, 3)?;
     let [shared, forwarder] = plan.cores;
     let binary = program()?;
-    let end = |role: &str, link: &str| {
+    let start = |role: &str, core: usize, links: &[&str], client: bool| {
         let mut command = Command::new(&binary);
-        room.furnish(&mut command, peer::MEMORY, &[shared]);
-        room.add_memif(&mut command, &memif(0, link, false, plan, CHAIN_RING_LOG2));
-        Peer::start(command, role, plan, &[("touch", 0), ("yield", 1)])
+        room.furnish(&mut command, peer::MEMORY, &[core]);
+        for (port, link) in links.iter().enumerate() {
+            room.add_memif(
+                &mut command,
+                &memif(port, link, client, plan, CHAIN_RING_LOG2),
+            );
+        }
+        let last = if core == shared {
+            peer::YIELD
+        } else {
+            ("yield", 0)
+        };
+        Peer::start(command, role, plan, &[("touch", 0), last])
     };
-    let mut source = end("send", "in")?;
-    let mut sink = end("receive", "out")?;
+    let mut source = start("send", shared, &["in"], false)?;
+    let mut sink = start("receive", shared, &["out"], false)?;
     // The forwarder owns the memory of both hops, so that it copies nothing itself.
-    let mut command = build.command();
-    room.furnish(&mut command, testpmd::MEMORY, &[forwarder]);
-    room.add_memif(&mut command, &memif(0, "in", true, plan, CHAIN_RING_LOG2));
-    room.add_memif(&mut command, &memif(1, "out", true, plan, CHAIN_RING_LOG2));
-    let swap = Testpmd::start(command, "macswap", plan, &[], "start")?;
-    source.await_link()?;
-    sink.await_link()?;
+    let mut swap = start("forward", forwarder, &["in", "out"], true)?;
+    for process in [&mut source, &mut sink, &mut swap] {
+        process.await_link()?;
+    }
     let mut run = peer::window(&mut source, &mut sink, plan)?;
-    run.details = testpmd::details(build, &swap, &room);
+    run.details = peer::details(&room);
     run.details
         .insert("ring".into(), json!(1 << CHAIN_RING_LOG2));
-    run.details.insert("processes".into(), json!(3));
-    source.process.end()?;
-    sink.process.end()?;
-    swap.process.end()?;
+    run.details.insert(
+        "touched".into(),
+        json!("written by the source, MAC addresses swapped"),
+    );
+    for process in [source, sink, swap] {
+        process.process.end()?;
+    }
     Ok(run)
 }
 

@@ -29,6 +29,9 @@ const RING_LOG2: u32 = 10;
 /// Longest time that packets under way may take to arrive after the sender stopped.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 
+/// The option of a process that shares its core.
+pub(super) const YIELD: (&str, u32) = ("yield", 1);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// The receiver reads every byte.
@@ -321,7 +324,7 @@ pub(super) struct Stats {
 }
 
 impl Peer {
-    /// Starts it in a role, with more options.
+    /// Starts it in a role, with more options, until its ports are up: a server listens then.
     pub(super) fn start(
         mut command: Command,
         role: &str,
@@ -335,7 +338,14 @@ impl Peer {
             format!("mbufs={MBUFS}"),
         ]);
         command.args(more.iter().map(|(key, value)| format!("{key}={value}")));
-        let process = Process::start(&format!("the DPDK peer ({role})"), command)?;
+        let name = format!("the DPDK peer ({role})");
+        let sharing = more.contains(&YIELD);
+        let mut process = if sharing {
+            Process::start_sharing(&name, command)?
+        } else {
+            Process::start(&name, command)?
+        };
+        process.hear(|line| (line == "started").then_some(()))?;
         Ok(Self { process })
     }
 

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -38,15 +39,31 @@ pub(super) struct Process {
 impl Process {
     /// Starts a program with its standard streams connected.
     pub(super) fn start(name: &str, mut command: Command) -> Result<Self> {
+        worker::guard(&mut command, Vec::new());
+        let process = Self::spawn(name, command)?;
+        prefer(process.child.id());
+        Ok(process)
+    }
+
+    /// The same for a program that shares its core with another one and yields it.
+    ///
+    /// With autogroup scheduling a yield reaches only programs of the same session, so these stay in
+    /// ours (in a process group of their own, where no Ctrl-C reaches them) and at its priority. The program
+    /// must end by itself when its parent does.
+    pub(super) fn start_sharing(name: &str, mut command: Command) -> Result<Self> {
+        command.process_group(0);
+        Self::spawn(name, command)
+    }
+
+    fn spawn(name: &str, mut command: Command) -> Result<Self> {
         let (reader, writer) = std::io::pipe()?;
         command
             .stdin(Stdio::piped())
             .stdout(writer.try_clone()?)
             .stderr(writer);
-        let child = worker::guard(&mut command, Vec::new())
+        let child = command
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
-        prefer(child.id());
         let (sender, lines) = channel();
         // Ends with the program: nobody else has the pipe's other end once `command` is dropped.
         drop(command);
