@@ -1,21 +1,21 @@
 //! What one packet costs on one core, without a peer: rings, pools, buffers.
 //!
 //! Both ends of a ring run in this thread, so no line moves between cores: these figures are the
-//! instructions, netbench's are the price. Memory is a file of small pages, mapped as a unit is.
+//! instructions, netbench's are the price. Memory is a unit of an embedded exod, on the best pages
+//! that it finds.
 
 use std::hint::black_box;
 use std::rc::Rc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use exod::Embedded;
+use exod::config::Config;
+use libexo::Client;
 use libexo::abi::port::Descriptor;
-use libexo::abi::wire::PageKind;
 use libexo::packet::Mempool;
 use libexo::ring::{Consumer, Producer};
-use libexo::shm::{Access, Buffers, Mapping, Words};
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use libexo::shm::{Buffers, Mapping, Words};
 
-/// Bytes of the mapped file: a frame.
-const BYTES: usize = 2 << 20;
 /// Slots of the ring, as on a port where nothing else is asked for.
 const SLOTS: usize = 4096;
 /// Packets that are handed over at once.
@@ -23,27 +23,32 @@ const BURST: u32 = 32;
 /// Bytes of a buffer.
 const BUFFER: usize = 2048;
 
-fn memory() -> Rc<Mapping> {
-    let file = memfd_create("exo-bench", MemfdFlags::CLOEXEC).expect("a memory file");
-    ftruncate(&file, BYTES as u64).expect("its size");
-    Mapping::new(&file, BYTES, Access::ReadWrite, PageKind::Small4K).expect("mapped")
+fn memory(exod: &Embedded) -> Rc<Mapping> {
+    let client = Client::over(exod.connect().expect("a session")).expect("a hello");
+    let unit = client.alloc_unit(1, None).expect("a frame");
+    Mapping::own(&client, &unit).expect("mapped")
 }
 
-fn ends() -> (Producer<Words>, Consumer<Words>) {
-    let memory = memory();
+fn embedded() -> Embedded {
+    Embedded::start(Config::embedded()).expect("an embedded exod")
+}
+
+fn ends(exod: &Embedded) -> (Producer<Words>, Consumer<Words>) {
+    let memory = memory(exod);
     let words = || memory.words(0, SLOTS).expect("the ring fits");
     (Producer::new(words()), Consumer::new(words()))
 }
 
-fn pool() -> Mempool {
-    let buffers = Buffers::new(memory(), 0, BUFFER, u32::MAX).expect("buffers fit");
+fn pool(exod: &Embedded) -> Mempool {
+    let buffers = Buffers::new(memory(exod), 0, BUFFER, u32::MAX).expect("buffers fit");
     Mempool::new(buffers).expect("a pool")
 }
 
 fn ring(c: &mut Criterion) {
     let mut group = c.benchmark_group("ring");
     let entry = Descriptor::new(0, 4096, 64, false).0;
-    let (mut producer, mut consumer) = ends();
+    let exod = embedded();
+    let (mut producer, mut consumer) = ends(&exod);
     group.throughput(Throughput::Elements(1));
     group.bench_function("push-peek-1", |b| {
         b.iter(|| {
@@ -72,7 +77,8 @@ fn ring(c: &mut Criterion) {
 
 fn mempool(c: &mut Criterion) {
     let mut group = c.benchmark_group("mempool");
-    let pool = pool();
+    let exod = embedded();
+    let pool = pool(&exod);
     group.throughput(Throughput::Elements(1));
     group.bench_function("alloc-free-1", |b| {
         b.iter(|| drop(black_box(pool.alloc(black_box(64)))));
@@ -94,7 +100,8 @@ fn mempool(c: &mut Criterion) {
 
 fn packet(c: &mut Criterion) {
     let mut group = c.benchmark_group("packet");
-    let pool = pool();
+    let exod = embedded();
+    let pool = pool(&exod);
     for len in [64, 1518] {
         group.throughput(Throughput::Bytes(len as u64));
         group.bench_function(format!("alloc-fill-drop-{len}"), |b| {
