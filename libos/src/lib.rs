@@ -1,7 +1,13 @@
 //! The library operating system: what an application chooses to build on raw resources.
 //!
-//! Everything here is policy. exod does not know it, it runs in the application that links it, and a
-//! program that wants something else replaces it. It has no privilege and no unsafe code: what needs
-//! either is in `libexo` or in `exod`.
+//! Nothing in here has authority. exod guards frames and ports; how packets look, who is where on a
+//! network and what to do while there is nothing to do is decided here, in the application's own
+//! process, and can be replaced by it.
+//!
+//! - [`net`]: packet formats, and the tables that networks need.
+//! - [`idle`]: what a loop does when a turn found no work.
+//! - [`huge`]: tables on hugepages of this process.
 
-#![forbid(unsafe_code)]
+pub mod huge;
+pub mod idle;
+pub mod net;
