@@ -11,6 +11,7 @@ use std::sync::Arc;
 use libexo::abi::ABI_VERSION;
 use libexo::abi::port::{Layout, PortFlags, SEGMENTS_MAX};
 use libexo::abi::status::Status;
+use libexo::abi::tap::TAP_PREFIX;
 use libexo::abi::wire::{ErrorCode, ObjectKind, PageKind, PortName, Rights, StatsPage};
 
 use crate::accounts::Account;
@@ -20,7 +21,7 @@ use crate::decode::Command;
 use crate::frames::FRAME_BYTES;
 use crate::identity::Identity;
 use crate::policy::Grant;
-use crate::ports::{Holder, TAP_PREFIX, TAPPABLE_LEN};
+use crate::ports::Holder;
 use crate::state::{Answer, Cause, FdRef, OWNER, State, Ticket, bytes_of};
 use crate::status::StatusTable;
 
@@ -396,10 +397,7 @@ impl State {
 
     fn port_tap(&mut self, by: &Asker, name: PortName, on: bool) -> Verdict {
         allow(by.grant.admin)?;
-        if name.as_str().len() > TAPPABLE_LEN {
-            return Err(ErrorCode::Unsupported);
-        }
-        let port = self.ports.named(&name).ok_or(ErrorCode::NotFound)?;
+        let port = self.ports.may_tap(&name, by.id)?;
         self.set_tap(port, on.then_some(by.id));
         Ok(Answer::default())
     }
