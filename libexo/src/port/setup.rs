@@ -21,6 +21,7 @@ use super::Port;
 use super::bell::Bells;
 use super::returns::Returns;
 use super::rx::{Rx, Shared};
+use super::tap::Tap;
 use super::tx::Tx;
 
 /// Words of a control line.
@@ -71,6 +72,7 @@ impl PortConfig {
 pub struct Waiting {
     client: Client,
     handle: u64,
+    name: PortName,
     config: PortConfig,
     own: Rc<Mapping>,
     bells: Option<(OwnedFd, OwnedFd)>,
@@ -86,6 +88,7 @@ impl Port {
         Ok(Waiting {
             client: client.clone(),
             handle: made.handle,
+            name,
             config,
             own,
             bells: Some((made.own_bell, made.peer_bell)),
@@ -101,6 +104,7 @@ impl Port {
         assemble(
             client.clone(),
             joined.handle,
+            &name,
             config,
             own,
             bells,
@@ -127,6 +131,7 @@ impl Port {
                     return assemble(
                         client.clone(),
                         joined.handle,
+                        &parsed,
                         config,
                         own,
                         bells,
@@ -165,7 +170,16 @@ impl Waiting {
             return Err(Error::Disconnected);
         };
         let (client, own) = (self.client.clone(), Rc::clone(&self.own));
-        assemble(client, self.handle, self.config, own, bells, peer).map(Some)
+        assemble(
+            client,
+            self.handle,
+            &self.name,
+            self.config,
+            own,
+            bells,
+            peer,
+        )
+        .map(Some)
     }
 
     /// Waits for the peer, up to `timeout`.
@@ -228,9 +242,10 @@ fn check_ring(log2: u32) -> Result<()> {
 }
 
 /// Both segments are there: lays rings over them.
-fn assemble(
+pub(super) fn assemble(
     client: Client,
     handle: u64,
+    name: &PortName,
     config: PortConfig,
     own: Rc<Mapping>,
     bells: (OwnedFd, OwnedFd),
@@ -283,6 +298,7 @@ fn assemble(
         peer_units,
         forwards: Vec::new(),
         rest: Vec::new(),
+        tap: Tap::new(name, peer.side),
     })
 }
 
