@@ -144,6 +144,7 @@ impl Tap {
     fn keep_if(&mut self, sent: Option<Result<()>>) {
         if matches!(sent, Some(Err(_))) {
             self.mirror = None;
+            self.number = 0;
         }
     }
 
@@ -152,7 +153,10 @@ impl Tap {
         if self.mirror.as_ref().is_some_and(|m| m.is_connected()) {
             return;
         }
-        self.mirror = None;
+        if self.mirror.take().is_some() {
+            // Another one taps now, who counts from its own beginning.
+            self.number = 0;
+        }
         let now = Instant::now();
         if let Some(name) = self.name
             && self.retry_at.is_none_or(|at| at <= now)

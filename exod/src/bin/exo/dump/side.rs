@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam::channel::Sender;
 use libexo::abi::tap::tap_name;
-use libexo::abi::wire::PortName;
+use libexo::abi::wire::{ErrorCode, PortName};
 use libexo::port::{Port, PortConfig, Waiting};
 use libexo::{Client, Error};
 
@@ -84,8 +84,12 @@ fn joined(
     closing: &AtomicBool,
 ) -> anyhow::Result<Option<Port>> {
     while !closing.load(Ordering::Acquire) {
-        if let Some(port) = waiting.try_ready()? {
-            return Ok(Some(port));
+        match waiting.try_ready() {
+            Ok(Some(port)) => return Ok(Some(port)),
+            Ok(None) => {}
+            // It came and went again before we looked.
+            Err(error) if error.code() == Some(ErrorCode::Revoked) => return Ok(None),
+            Err(error) => return Err(error.into()),
         }
         client.wait_event(Some(TURN))?;
     }
