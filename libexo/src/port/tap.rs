@@ -218,8 +218,8 @@ impl Mirror {
             number,
             ..Part::default()
         };
-        if let Some(port) = &mut self.port {
-            // Who taps may be gone by now, and then nobody asks.
+        // Who taps may be gone by now: then nobody asks, and its memory may be gone too.
+        if let Some(port) = self.port.as_mut().filter(|port| port.is_connected()) {
             let _ = port.send_with(1, PART_LEN, |_, to| to.copy_from_slice(part.as_bytes()));
         }
     }

@@ -111,6 +111,8 @@ pub fn run(exod: &Exod, args: &Args) -> anyhow::Result<()> {
         );
     };
     let stop = stop_flag()?;
+    // The tapped sides' memory may go at any moment.
+    libexo::guard::install()?;
     let client = exod.connect()?;
     let sink = Sink::open(
         &name,
