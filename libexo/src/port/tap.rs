@@ -233,8 +233,9 @@ impl Drop for Mirror {
     }
 }
 
-/// Whether `parts` packets can be sent now.
+/// Whether `parts` packets can be sent now, and one more: the last words must find room.
 fn room(port: &mut Port, parts: usize) -> Result<bool> {
+    let parts = parts + 1;
     if port.pool().available() < parts {
         port.flush()?;
     }
