@@ -101,7 +101,11 @@ mod tests {
             Ok(lease) => assert!(lease.added() >= 1),
             Err(error) => println!("skipped: {error:#}"),
         }
-        // Others may take and return pages of their own meanwhile, so only our own share is compared.
-        assert!(pool().unwrap().0 <= total + 1);
+        // Others on this machine may hold a lease of their own for a moment.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while pool().unwrap().0 > total && std::time::Instant::now() < end {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert!(pool().unwrap().0 <= total);
     }
 }

@@ -1,6 +1,6 @@
 //! The program as a user starts it: what it prints, how it refuses, how it stops.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -254,30 +254,31 @@ fn children(parent: u32) -> Vec<i32> {
     .collect()
 }
 
+/// A run that ends with the test, however the test ends.
+struct Endless(Child);
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        // Both fail when it ended already, which is what most tests want.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts an endless run and waits for its two workers.
-fn endless() -> (std::process::Child, Vec<i32>) {
-    let args = [
-        "--only",
-        "^pipe$",
-        "--size",
-        "64",
-        "--seconds",
-        "300",
-        "--cores",
-    ];
-    let [a, b] = bench::host::choose_cores().expect("two cores");
+fn endless() -> (Endless, Vec<i32>) {
+    let args = ["--only", "^pipe$", "--size", "64", "--seconds", "300"];
     let mut command = netbench();
     command
         .args(args)
-        .arg(format!("{a},{b}"))
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let child = command.spawn().expect("netbench starts");
+    let run = Endless(command.spawn().expect("netbench starts"));
     let end = Instant::now() + Duration::from_secs(20);
     loop {
-        let workers = children(child.id());
+        let workers = children(run.0.id());
         if workers.len() == 2 {
-            return (child, workers);
+            return (run, workers);
         }
         assert!(Instant::now() < end, "no workers after 20 s");
         std::thread::sleep(Duration::from_millis(20));
@@ -306,9 +307,9 @@ fn ctrl_c_stops_the_workers_and_says_so() {
     if !two_cores() {
         return;
     }
-    let (mut child, workers) = endless();
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("a signal to our own child");
-    let status = child.wait().expect("netbench ends");
+    let (mut run, workers) = endless();
+    kill(Pid::from_raw(run.0.id() as i32), Signal::SIGINT).expect("a signal to our own child");
+    let status = run.0.wait().expect("netbench ends");
     assert_eq!(status.code(), Some(130));
     assert!(all_gone(&workers));
 }
@@ -318,8 +319,8 @@ fn workers_die_with_a_killed_parent() {
     if !two_cores() {
         return;
     }
-    let (mut child, workers) = endless();
-    child.kill().expect("a signal to our own child");
-    child.wait().expect("netbench ends");
+    let (mut run, workers) = endless();
+    run.0.kill().expect("a signal to our own child");
+    run.0.wait().expect("netbench ends");
     assert!(all_gone(&workers));
 }

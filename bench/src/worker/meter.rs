@@ -9,7 +9,7 @@ use crate::clock;
 
 /// A worker's counters. They start again from zero when the window opens.
 ///
-/// ```ignore
+/// ```text
 /// let mut meter = link.ready(json!({}))?;
 /// while meter.running() {
 ///     // one burst

@@ -1,15 +1,17 @@
 //! The command line: what to measure, how, and in which form to say it.
 #![forbid(unsafe_code)]
 
+mod args;
+
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use regex::Regex;
+
+use args::{Cli, Command, Compare, REPEATS, SECONDS, Targets};
 
 use crate::host::{self, Host};
 use crate::interrupt::{self, Interrupted};
@@ -27,136 +29,11 @@ const BURSTS: [usize; 3] = [1, 32, 256];
 const BURST: usize = 32;
 /// Sizes at which round trips are measured.
 const RTT_SIZES: [usize; 2] = [64, 1518];
-/// Window and rounds of the comparison; the whole table takes a few minutes.
-const SECONDS: f64 = 0.4;
-const REPEATS: u32 = 3;
 /// What --quick does: a look, not a measurement.
 const QUICK_SECONDS: f64 = 0.2;
 const QUICK_SIZES: [usize; 2] = [64, 1518];
-/// Bounds of what may be asked.
-const SIZE_MAX: usize = 65_507;
-const BURST_MAX: usize = 4096;
-const SECONDS_MAX: f64 = 600.0;
 /// The exit code of a program that Ctrl-C stopped.
 const EXIT_INTERRUPTED: u8 = 130;
-
-/// Packet rates of exo ports beside what else moves packets between two processes.
-#[derive(Debug, Parser)]
-#[command(name = "netbench", version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(flatten)]
-    compare: Compare,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// List the rows, and say why one cannot run here.
-    List,
-    /// Look at the machine: what is missing, and how to get it.
-    Doctor,
-    /// Measure what the promises need; exit code 1 when one is not met.
-    Targets(Targets),
-    /// One side of a row; started by netbench itself.
-    #[command(hide = true)]
-    Worker {
-        /// Inherited descriptors.
-        fds: Vec<i32>,
-    },
-}
-
-#[derive(Debug, Args)]
-struct Compare {
-    /// Only rows whose name matches this regular expression.
-    #[arg(long, value_name = "REGEX")]
-    only: Option<Regex>,
-    /// Bytes of a packet: one or several, separated by commas.
-    #[arg(long, value_delimiter = ',', value_parser = parse_size)]
-    size: Vec<usize>,
-    /// Packets handed over at once: one or several, separated by commas.
-    #[arg(long, value_delimiter = ',', value_parser = parse_burst)]
-    burst: Vec<usize>,
-    /// Length of one window.
-    #[arg(long, value_parser = parse_seconds)]
-    seconds: Option<f64>,
-    /// Rounds; the table shows median, smallest and largest.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    repeats: Option<u32>,
-    /// Cores of the sender and of the receiver.
-    #[arg(long, value_name = "A,B", value_parser = parse_cores)]
-    cores: Option<[usize; 2]>,
-    /// One JSON object per line instead of tables.
-    #[arg(long)]
-    json: bool,
-    /// Also write a page with charts.
-    #[arg(long, value_name = "FILE.html")]
-    report: Option<PathBuf>,
-    /// A first look in seconds: two sizes, one short round.
-    #[arg(long)]
-    quick: bool,
-}
-
-#[derive(Debug, Args)]
-struct Targets {
-    /// Only promises whose name matches this regular expression.
-    #[arg(long, value_name = "REGEX")]
-    only: Option<Regex>,
-    /// Length of one window.
-    #[arg(long, value_parser = parse_seconds, default_value_t = SECONDS)]
-    seconds: f64,
-    /// Rounds.
-    #[arg(long, default_value_t = REPEATS, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    repeats: u32,
-    /// Cores of the sender and of the receiver.
-    #[arg(long, value_name = "A,B", value_parser = parse_cores)]
-    cores: Option<[usize; 2]>,
-    /// One JSON object per line.
-    #[arg(long)]
-    json: bool,
-}
-
-fn parse_within(text: &str, min: usize, max: usize) -> Result<usize, String> {
-    let value = text
-        .parse::<usize>()
-        .map_err(|_| format!("`{text}` is not a number"))?;
-    let within = (min..=max).contains(&value);
-    within
-        .then_some(value)
-        .ok_or_else(|| format!("must be {min} to {max}"))
-}
-
-fn parse_size(text: &str) -> Result<usize, String> {
-    parse_within(text, 1, SIZE_MAX)
-}
-
-fn parse_burst(text: &str) -> Result<usize, String> {
-    parse_within(text, 1, BURST_MAX)
-}
-
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    let value = text
-        .parse::<f64>()
-        .map_err(|_| format!("`{text}` is not a number"))?;
-    let within = (0.01..=SECONDS_MAX).contains(&value);
-    within
-        .then_some(value)
-        .ok_or_else(|| format!("must be 0.01 to {SECONDS_MAX}"))
-}
-
-fn parse_cores(text: &str) -> Result<[usize; 2], String> {
-    let usage = || format!("`{text}` is not two cores: write --cores 0,1");
-    let (a, b) = text.split_once(',').ok_or_else(usage)?;
-    let cores = [a, b].map(|core| core.trim().parse::<usize>());
-    let [Ok(a), Ok(b)] = cores else {
-        return Err(usage());
-    };
-    if a == b {
-        Err("sender and receiver need a core each".into())
-    } else {
-        Ok([a, b])
-    }
-}
 
 /// Runs the program.
 pub fn main() -> ExitCode {
