@@ -157,12 +157,12 @@ fn chain(plan: &Plan) -> Result<Throughput> {
                 &memif(port, link, client, plan, CHAIN_RING_LOG2),
             );
         }
-        let last = if core == shared {
+        let sharing = if core == shared {
             peer::YIELD
         } else {
-            ("yield", 0)
+            "yield=0"
         };
-        Peer::start(command, role, plan, &[("touch", 0), last])
+        Peer::start(command, role, plan, &["touch=0", sharing])
     };
     let mut source = start("send", shared, &["in"], false)?;
     let mut sink = start("receive", shared, &["out"], false)?;
