@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use super::compile::{library, program};
+use super::compile::program;
 use super::eal::{Room, buffer};
 use super::peer::{self, Peer};
 use super::testpmd::{self, Build, MISSING, Testpmd};
@@ -79,7 +79,7 @@ impl Row for RingRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        library().err()
+        peer::unavailable(1)
     }
 
     fn supports(&self, size: usize) -> bool {
@@ -136,7 +136,7 @@ impl Row for NetRingRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        self.build.is_none().then(|| MISSING.to_owned())
+        testpmd::unavailable(self.build.as_ref(), 1)
     }
 
     fn supports(&self, size: usize) -> bool {

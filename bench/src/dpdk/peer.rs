@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::compile::{library, program};
-use super::eal::{Memif, Memory, Room};
+use super::eal::{self, Memif, Memory, Room};
 use super::process::Process;
 use super::{BURST_MAX, Sends, fits};
 use crate::clock;
@@ -181,7 +181,7 @@ impl Row for PeerRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        library().err()
+        unavailable(2)
     }
 
     fn supports(&self, size: usize) -> bool {
@@ -235,6 +235,13 @@ impl Row for PeerRow {
         receiver.process.end()?;
         Ok(Some(histogram))
     }
+}
+
+/// Why `processes` of this program cannot run.
+pub(super) fn unavailable(processes: u64) -> Option<String> {
+    library()
+        .err()
+        .or_else(|| eal::unavailable(MEMORY, processes))
 }
 
 /// Warm-up and window, then the balance: what the sender sent must arrive.
