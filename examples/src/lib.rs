@@ -1,1 +1,5 @@
-//! Small programs to start from; each lives in `src/bin`.
+//! What the larger examples share: roles as processes of their own, each with one session.
+
+#![forbid(unsafe_code)]
+
+pub mod family;
