@@ -16,6 +16,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TryIter, unbounded};
 use mio::Waker;
@@ -75,6 +76,13 @@ impl Closer {
     /// Closes that are under way or wait.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all is closed, at most so long; what is left then hangs in the kernel.
+    pub fn finish(self, patience: Duration) -> usize {
+        let end = Instant::now() + patience;
+        while self.pending() > 0 && self.closed.recv_deadline(end).is_ok() {}
+        self.pending()
     }
 
     fn spawn(&mut self) {

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 
 use rustix::fs::fstat;
@@ -21,7 +21,9 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
     if stderr_is_the_journal() {
         registry.with(tracing_journald::layer()?).try_init()?;
     } else {
-        let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+        let lines = tracing_subscriber::fmt::layer()
+            .with_ansi(io::stderr().is_terminal())
+            .with_writer(io::stderr);
         registry.with(lines).try_init()?;
     }
     Ok(())

@@ -196,6 +196,30 @@ fn on_a_mount_a_holder_that_took_pages_back_in_time_loses_them_all_the_same() {
     ]);
 }
 
+#[test]
+fn on_a_mount_a_holder_that_races_for_pages_ends_with_none() {
+    let Some(_turn) = hugepages(PAGES) else {
+        return;
+    };
+    let Some(maker) = maker(PageKind::Huge2M, Protection::Mount) else {
+        return;
+    };
+    let (unit, mut writer, reader) = two_holders(&maker);
+    writer.expect(&[("race", "ok")]);
+    let mut revoked = unit.revoke();
+    for _ in 0..200 {
+        assert!(!revoked.returned().expect("told"), "two still hold it");
+    }
+    writer.expect(&[("rest", "ok")]);
+    assert!(!revoked.returned().expect("told"), "two still hold it");
+    writer.expect(&[
+        ("extend-keep-size 200 70f 1f", "ENOSPC"),
+        ("load w 0f", "SIGBUS"),
+    ]);
+    drop((writer, reader));
+    wait_returned(&mut revoked);
+}
+
 /// Pins a page by `how`, lets go of all else, and says whether the pin was to be had.
 fn pinned_pages_are_not_returned(how: &str) {
     let Some(_turn) = hugepages(PAGES) else {

@@ -10,7 +10,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use common::{hugepages, maker, wait_returned};
-use exod::frames::{Error, FRAME_BYTES, Hugepages, Maker, PageKind, Protection};
+use exod::frames::{Error, FRAME_BYTES, FRAMES_MAX, Hugepages, Maker, PageKind, Protection};
 use memmap2::{MmapOptions, MmapRaw};
 
 /// Rounds for counts that other programs on the machine change too. A leak shows in every round, a
@@ -135,7 +135,11 @@ fn mounted_hugepages_come_zeroed_and_go() {
     }
     leaves_nothing("a maker with its thread", || {
         let maker = maker(PageKind::Huge2M, Protection::Mount).expect("it was here before");
-        comes_zeroed(&maker, PageKind::Huge2M);
+        std::thread::scope(|jobs| {
+            for _ in 0..2 {
+                jobs.spawn(|| comes_zeroed(&maker, PageKind::Huge2M));
+            }
+        });
         drop(maker.make(3, None).expect("a unit that nobody saw"));
     });
 }
@@ -182,4 +186,38 @@ fn a_raised_pool_is_put_back() {
         assert_eq!(Hugepages::raise(0).expect("nothing to do").added(), 0);
     });
     assert!(grew.get(), "nothing was there to put back");
+}
+
+#[test]
+fn a_pool_is_put_back_around_pages_in_use() {
+    let _alone = ALONE.lock();
+    if !common::is_root() {
+        println!("skipped: only root may raise the pool");
+        return;
+    }
+    let Some(turn) = hugepages(1) else { return };
+    let Some(maker) = maker(PageKind::Huge2M, Protection::Mount) else {
+        return;
+    };
+    drop(turn);
+    let used = Cell::new(false);
+    leaves_nothing("a pool that is put back under a unit", || {
+        let all = Hugepages::free() + 3;
+        let Ok(frames) = u32::try_from(all.min(u64::from(FRAMES_MAX))) else {
+            return;
+        };
+        let raised = Hugepages::raise(all).expect("root may, and memory is there");
+        // Somebody else may have taken some meanwhile.
+        let Ok(unit) = maker.make(frames, None) else {
+            return;
+        };
+        let writable = map(unit.client_fd());
+        // SAFETY: the mapping is writable and nobody else's.
+        unsafe { writable.as_mut_ptr().write(7) };
+        drop(raised);
+        // SAFETY: the unit is neither revoked nor shared.
+        assert_eq!(unsafe { writable.as_ptr().read() }, 7);
+        used.set(true);
+    });
+    assert!(used.get(), "no unit was made in any round");
 }

@@ -11,6 +11,29 @@
 //! calls on lost memory see EFAULT and never come here. Two threads that touch the same hole at once
 //! may each map zeroes, so what is stored into lost memory may be lost again.
 //!
+//! Not every loss comes this way: see [`crate::status`].
+//!
+//! ```
+//! use std::ptr::NonNull;
+//! use libexo::guard;
+//! use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+//!
+//! guard::install()?;
+//! let file = memfd_create("unit", MemfdFlags::CLOEXEC)?;
+//! ftruncate(&file, 4096)?;
+//! let map = memmap2::MmapOptions::new().len(4096).map_raw(&file)?;
+//! let start = NonNull::new(map.as_mut_ptr()).expect("not at 0");
+//! // SAFETY: the mapping is ours until the end, and only read volatile.
+//! let _guarded = unsafe { guard::register(start, 4096, 4096)? };
+//!
+//! ftruncate(&file, 0)?; // exod takes it back
+//! let before = guard::losses();
+//! // SAFETY: in the mapping.
+//! let byte = unsafe { start.read_volatile() };
+//! assert_eq!((byte, guard::losses()), (0, before + 1)); // zero, and no data
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! The handler takes no lock, allocates nothing and makes raw system calls only. It knows the ranges
 //! from a fixed array in which each slot is *one* word, so it can never see half of a change.
 
@@ -35,6 +58,9 @@ pub const RANGES_MAX: usize = 4096;
 const STACK_BYTES: usize = 64 << 10;
 
 static RANGES: [AtomicU64; RANGES_MAX] = [const { AtomicU64::new(0) }; RANGES_MAX];
+
+/// By slot: losses in the range.
+static RANGE_LOSSES: [AtomicU64; RANGES_MAX] = [const { AtomicU64::new(0) }; RANGES_MAX];
 
 /// Slots that were ever used: how far the handler looks.
 static RANGES_USED: AtomicUsize = AtomicUsize::new(0);
@@ -104,6 +130,8 @@ impl Range {
 #[derive(Debug)]
 pub struct Registration {
     slot: usize,
+    /// The slot's own count: found once, since it is read after every look at a peer's bytes.
+    losses: &'static AtomicU64,
 }
 
 /// Registers a mapping of whole pages of `page_bytes`: 4 KiB, or 2 MiB for hugetlb.
@@ -124,7 +152,8 @@ pub unsafe fn register(addr: NonNull<u8>, len: usize, page_bytes: usize) -> Resu
         let free = word.compare_exchange(0, range.0, Ordering::SeqCst, Ordering::Relaxed);
         if free.is_ok() {
             RANGES_USED.fetch_max(slot + 1, Ordering::SeqCst);
-            return Ok(Registration { slot });
+            let losses = &RANGE_LOSSES[slot];
+            return Ok(Registration { slot, losses });
         }
     }
     Err(Error::WrongSize {
@@ -134,8 +163,20 @@ pub unsafe fn register(addr: NonNull<u8>, len: usize, page_bytes: usize) -> Resu
     })
 }
 
+impl Registration {
+    /// Losses in this range that the process has touched so far; none means that everything read
+    /// from it before this call was data. A lost page stays zeroes, so this never falls back.
+    #[inline]
+    pub fn losses(&self) -> u64 {
+        fence(Ordering::Acquire);
+        self.losses.load(Ordering::Relaxed)
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
+        // First, so that the slot's next range begins without losses.
+        self.losses.store(0, Ordering::SeqCst);
         RANGES[self.slot].store(0, Ordering::SeqCst);
     }
 }
@@ -189,10 +230,11 @@ fn patch(addr: usize) -> bool {
     let ranges = RANGES[..used]
         .iter()
         .map(|word| Range(word.load(Ordering::SeqCst)));
-    for range in ranges {
+    for (range, lost) in ranges.zip(&RANGE_LOSSES) {
         if let Some((start, len)) = range.page_at(addr) {
-            // Before the zeroes: who reads them must find it risen.
+            // Before the zeroes: who reads them must find both risen.
             LOSSES.fetch_add(1, Ordering::SeqCst);
+            lost.fetch_add(1, Ordering::SeqCst);
             // All of it, when the process has no mapping left for one page more.
             let (all, all_len) = range.extent();
             return map_zeroes(start, len) || map_zeroes(all, all_len);

@@ -14,15 +14,18 @@ use std::cell::{Cell, OnceCell};
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::abi::CACHE_LINE;
 use crate::abi::port::{Descriptor, SEGMENTS_MAX};
+use crate::abi::status::Status;
 use crate::abi::wire::PageKind;
+use crate::client::{Call, Client, UnitGrant};
 use crate::error::{Error, Result};
 use crate::ring::Slots;
+use crate::status::StatusWord;
 
 mod bytes;
 pub use bytes::PeerBytes;
@@ -43,15 +46,62 @@ pub enum Access {
 pub struct Mapping {
     /// Before `map`, since fields are dropped in this order. None when the registry is full: a
     /// loss kills then, as it does without the guard.
-    #[expect(dead_code, reason = "held for its drop")]
     guard: Option<crate::guard::Registration>,
     map: MmapRaw,
     access: Access,
+    /// The capability on it, where exod may take it while we look: what is taken can turn into
+    /// zeroes without a fault, and exod says so first.
+    capability: Option<StatusWord>,
+    /// After `map`: what is ours goes back once it is not mapped any more.
+    #[expect(dead_code, reason = "held for its drop")]
+    unit: Option<GivenBack>,
+}
+
+/// A unit that is given back when this is dropped. It keeps the session, without which there would
+/// be no memory either.
+#[derive(Debug)]
+struct GivenBack {
+    client: Client,
+    handle: u64,
+}
+
+impl Drop for GivenBack {
+    fn drop(&mut self) {
+        // Nobody waits for the answer: exod may be stopped.
+        let _ = self.client.submit(Call::drop_handle(self.handle));
+    }
 }
 
 impl Mapping {
-    /// Maps `bytes` of `fd`. The size was told by exod, whose word counts for it.
-    pub fn new(fd: impl AsFd, bytes: usize, access: Access, page: PageKind) -> Result<Rc<Mapping>> {
+    /// Maps a unit of our own, and gives it back to exod when it is not used any more.
+    pub fn own(client: &Client, unit: &UnitGrant) -> Result<Rc<Mapping>> {
+        let given_back = GivenBack {
+            client: client.clone(),
+            handle: unit.handle,
+        };
+        let map = Mapping::map(&unit.fd, unit.bytes, Access::ReadWrite, unit.page_kind)?;
+        Ok(Rc::new(Mapping {
+            unit: Some(given_back),
+            ..map
+        }))
+    }
+
+    /// Maps `bytes` of `fd`, a unit of a peer's. `capability` is ours on it.
+    pub fn peers(
+        fd: impl AsFd,
+        bytes: usize,
+        access: Access,
+        page: PageKind,
+        capability: StatusWord,
+    ) -> Result<Rc<Mapping>> {
+        Ok(Rc::new(Mapping {
+            capability: Some(capability),
+            ..Mapping::map(fd, bytes, access, page)?
+        }))
+    }
+
+    /// The size was told by exod, whose word counts for it.
+    fn map(fd: impl AsFd, bytes: usize, access: Access, page: PageKind) -> Result<Mapping> {
         use std::os::fd::AsRawFd;
         let raw = fd.as_fd().as_raw_fd();
         let page_bytes = if page == PageKind::Huge2M {
@@ -86,7 +136,25 @@ impl Mapping {
         // order of fields). What a peer writes is only read as `PeerBytes` and atomics, and what
         // is ours alone is lost only when exod revokes it: the port's next call reports that.
         let guard = unsafe { crate::guard::register(first, bytes, page_bytes) }.ok();
-        Ok(Rc::new(Mapping { guard, map, access }))
+        Ok(Mapping {
+            guard,
+            map,
+            access,
+            capability: None,
+            unit: None,
+        })
+    }
+
+    /// Whether everything that was read so far was data, and not the zeroes that stand for what was
+    /// lost. Once false, always false: lost pages stay zeroes.
+    #[inline]
+    pub fn is_intact(&self) -> bool {
+        // Both are read after whatever was read before: each begins with, or is, an acquire.
+        self.guard.as_ref().is_none_or(|guard| guard.losses() == 0)
+            && self
+                .capability
+                .as_ref()
+                .is_none_or(|capability| capability.load().contains(Status::LIVE))
     }
 
     /// Bytes mapped.
@@ -122,7 +190,7 @@ impl Mapping {
             return None;
         }
         // SAFETY: `offset..end` lies inside the mapping, which outlives the borrow of `self`.
-        Some(unsafe { PeerBytes::new(self.base().add(offset), len) })
+        Some(unsafe { PeerBytes::new(self, self.base().add(offset), len) })
     }
 
     /// The bytes as a plain slice, where the mapping is [`Access::Trusted`].
@@ -182,6 +250,16 @@ impl Slots for Words {
     #[inline]
     fn load(&self, index: usize) -> u64 {
         self.word(index).load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn glance(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn settle(&self) {
+        fence(Ordering::Acquire);
     }
 
     #[inline]
@@ -293,18 +371,22 @@ impl Segments {
         self.maps.get(index).and_then(OnceCell::get)
     }
 
-    /// What a descriptor points at; none where it is malformed, or that is empty or not inside a
-    /// mapped segment.
+    /// Whether a descriptor is well formed, points at something, and does so inside a mapped
+    /// segment. Brings its first line near.
     #[inline]
-    pub fn bytes(&self, descriptor: Descriptor) -> Option<PeerBytes<'_>> {
+    pub fn admit(&self, descriptor: Descriptor) -> bool {
         let (base, len) = self.views[descriptor.segment() % SEGMENTS_MAX].get();
         let (from, count) = (descriptor.offset(), descriptor.len());
-        if count == 0 || from + count > len || !descriptor.well_formed() {
-            return None;
-        }
-        // SAFETY: `from..from + count` lies inside the mapping, which `maps` keeps as long as
-        // `self` lives. The sum can't overflow: an offset has 30 bits and a length 16.
-        Some(unsafe { PeerBytes::new(base.add(from), count) })
+        // A hint: it may name anything.
+        prefetch_read(base.as_ptr().wrapping_add(from));
+        (count != 0) & (from + count <= len) & descriptor.well_formed()
+    }
+
+    /// What a descriptor that was [admitted](Segments::admit) points at; none for others.
+    #[inline]
+    pub fn bytes(&self, descriptor: Descriptor) -> Option<PeerBytes<'_>> {
+        let map = self.maps[descriptor.segment() % SEGMENTS_MAX].get()?;
+        map.peer_bytes(descriptor.offset(), descriptor.len())
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! exod alone writes it, at any time; so its words are only ever read as atomics. It is information
 //! and never protection. A word whose generation is not the handle's reads as empty, so
-//! `contains(LIVE)` is the whole check. After a call that may have used what was taken, compare
-//! [`StatusTable::loss_counter`] (exod took something) and [`crate::guard::losses`] (this process
-//! touched it) with their values from before.
+//! `contains(LIVE)` is the whole check.
+//!
+//! Taken memory shows in one of two ways: its pages are gone, and the guard counts whoever touches
+//! them; or, where only its contents can be taken, it silently reads as zeroes, which exod counted
+//! before. [`StatusTable::losses`] is both in one number: whoever read such memory compares it with
+//! its value from before, after the last access and before using a byte.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
@@ -16,7 +19,7 @@ use memmap2::{MmapOptions, MmapRaw};
 use crate::abi::status::{
     EPOCH_WORD, HEADER_WORDS, LOSS_COUNTER_WORD, Status, read, split_handle, word_index,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, guard};
 
 /// One session's status table.
 #[derive(Clone, Debug)]
@@ -103,6 +106,13 @@ impl StatusTable {
     pub fn loss_counter(&self) -> u64 {
         fence(Ordering::Acquire);
         self.header(LOSS_COUNTER_WORD)
+    }
+
+    /// Losses told by exod and losses met by this process, in one number that only rises: when it
+    /// is what it was, everything read in between was data.
+    #[inline]
+    pub fn losses(&self) -> u64 {
+        self.loss_counter().wrapping_add(guard::losses())
     }
 
     /// Changes when exod was started anew.

@@ -82,6 +82,14 @@ impl Team {
         }
     }
 
+    /// The workers' processes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.workers
+            .iter()
+            .map(|worker| worker.child.id())
+            .collect()
+    }
+
     /// Runs warm-up and window; returns the reports in the order of the starts.
     pub fn run(mut self) -> Result<Vec<Report>> {
         for worker in &mut self.workers {

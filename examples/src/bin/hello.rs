@@ -1,47 +1,25 @@
-//! Two domains that need not trust each other: a packet there, an answer back.
+//! Two sessions of an exod in this process, one port between them, one packet.
 
-use std::thread;
 use std::time::Duration;
 
 use exod::{Embedded, config::Config};
+use libexo::Client;
 use libexo::port::{Port, PortConfig};
-use libexo::{Client, Result};
-
-const SOON: Duration = Duration::from_secs(10);
 
 fn main() -> anyhow::Result<()> {
     let exod = Embedded::start(Config::embedded())?;
-    let (ours, theirs) = (exod.connect()?, exod.connect()?);
-    let peer = thread::spawn(move || answer(Client::over(theirs)?));
+    let alice = Client::over(exod.connect()?)?;
+    let bob = Client::over(exod.connect()?)?;
 
-    let waiting = Port::create(&Client::over(ours)?, "hello", PortConfig::default())?;
-    let mut port = waiting.ready(SOON)?;
-    say(&mut port, "Hello, world!")?;
-    println!("{}", hear(&mut port)?);
-    Ok(peer.join().expect("the peer does not panic")?)
-}
+    let waiting = Port::create(&alice, "hello", PortConfig::default())?;
+    let mut inbox = Port::join(&bob, "hello", PortConfig::default())?;
+    let mut outbox = waiting.ready(Duration::from_secs(1))?;
 
-fn answer(client: Client) -> Result<()> {
-    let mut port = Port::join_when_there(&client, "hello", PortConfig::default(), SOON)?;
-    let heard = hear(&mut port)?;
-    say(&mut port, &format!("You said {heard:?}."))
-}
-
-fn say(port: &mut Port, text: &str) -> Result<()> {
-    // Written in place, in memory that only this side can write.
-    port.send_with(1, text.len(), |_, packet| {
-        packet.copy_from_slice(text.as_bytes())
-    })?;
-    Ok(())
-}
-
-fn hear(port: &mut Port) -> Result<String> {
-    loop {
-        if let Some(packet) = port.receive_burst(1)?.next() {
-            let mut text = Vec::new(); // The peer can still write its bytes: copy, then look.
-            packet.append_to(&mut text)?;
-            return Ok(String::from_utf8_lossy(&text).into_owned());
-        }
-        port.wait(None)?;
+    outbox.send_with(1, 5, |_, bytes| bytes.copy_from_slice(b"hello"))?;
+    for packet in inbox.receive_burst(32)? {
+        // Alice could still write these bytes: each is read once, into an array of our own.
+        let bytes: [u8; 5] = packet.bytes().head()?;
+        println!("{}", String::from_utf8_lossy(&bytes));
     }
+    Ok(())
 }

@@ -16,15 +16,15 @@ use libexo::abi::wire::{ObjectKind, PageKind, Rights};
 use super::caps::CapLookup;
 use super::intent::{Fields, Now};
 use super::layout::{
-    Array, CHILDREN, FREE, GENERATION, HELD, HOLDERS, List, NEXT_FREE, OWNED, RETIRED, STATE, cap,
-    domain, header, object, record_words,
+    Array, FREE, GENERATION, NEXT_FREE, RETIRED, STATE, cap, domain, header, object, record_words,
 };
+use super::lists::{HELD, HOLDERS, OWNED};
 use super::slots::GENERATION_MAX;
 use super::table::{Lookup, Table};
 use super::types::{AuditError, DomainState, Ledger, ObjectState};
 use super::words::Words;
 
-type Checked<T> = Result<T, AuditError>;
+pub(super) type Checked<T> = Result<T, AuditError>;
 
 impl<W: Words> Table<W> {
     /// Checks every invariant and counts everything anew. Reads the whole table: for the start, for
@@ -51,7 +51,7 @@ impl<W: Words> Table<W> {
     }
 }
 
-fn ensure(holds: bool, what: &'static str, slot: u32) -> Checked<()> {
+pub(super) fn ensure(holds: bool, what: &'static str, slot: u32) -> Checked<()> {
     if holds {
         Ok(())
     } else {
@@ -59,8 +59,8 @@ fn ensure(holds: bool, what: &'static str, slot: u32) -> Checked<()> {
     }
 }
 
-struct Audit<'a, W> {
-    now: Now<'a, W>,
+pub(super) struct Audit<'a, W> {
+    pub(super) now: Now<'a, W>,
 }
 
 impl<W: Words> Audit<'_, W> {
@@ -69,7 +69,7 @@ impl<W: Words> Audit<'_, W> {
     }
 
     /// Slots of one array that are taken.
-    fn taken(&self, array: Array) -> impl Iterator<Item = u32> {
+    pub(super) fn taken(&self, array: Array) -> impl Iterator<Item = u32> {
         self.used(array)
             .filter(move |index| self.now.taken(array, *index))
     }
@@ -278,90 +278,5 @@ impl<W: Words> Audit<'_, W> {
             }
         }
         Ok(())
-    }
-
-    /// Walks one owner's list; `visit` is told each member once.
-    fn walk(
-        &self,
-        list: List,
-        owner: u32,
-        seen: &mut [bool],
-        mut visit: impl FnMut(u32),
-    ) -> Checked<u64> {
-        let (mut before, mut members) = (0, 0);
-        let mut at = self.now.link(list.owners, owner, list.head);
-        while at != 0 {
-            ensure(
-                self.now.taken(list.members, at),
-                "a list leads to a free slot",
-                owner,
-            )?;
-            let seen = seen.get_mut(at as usize);
-            let seen = seen.ok_or(AuditError {
-                what: "a list leads out of its array",
-                slot: owner,
-            })?;
-            ensure(
-                !std::mem::replace(seen, true),
-                "a record is in a list twice",
-                at,
-            )?;
-            let back = self.now.link(list.members, at, list.prev) == before;
-            ensure(back, "a list's links do not match", at)?;
-            let owned = self.now.link(list.members, at, list.owner) == owner;
-            ensure(owned, "a record is in another one's list", at)?;
-            visit(at);
-            members += 1;
-            before = at;
-            at = self.now.link(list.members, at, list.next);
-        }
-        Ok(members)
-    }
-
-    /// A list is an exact partition: `total` members, each in the list of its owner, and counted.
-    fn list(&self, list: List, total: u32) -> Checked<()> {
-        let mut seen = vec![false; self.now.used_max(list.members) as usize + 1];
-        let mut met = 0;
-        for owner in self.taken(list.owners) {
-            let members = self.walk(list, owner, &mut seen, |_| {})?;
-            let count = list
-                .count
-                .map_or(members, |c| self.now.of(list.owners, owner, c));
-            ensure(
-                count == members,
-                "a list is not as long as its owner says",
-                owner,
-            )?;
-            met += members;
-        }
-        ensure(
-            met == u64::from(total),
-            "a record is missing from its owner's list",
-            0,
-        )
-    }
-
-    /// Every capability is reached from a root once, and every ghost is a branching point.
-    fn forest(&self, ledger: &Ledger) -> Checked<()> {
-        let mut seen = vec![false; self.now.used_max(Array::Caps) as usize + 1];
-        let is_root = |index: &u32| self.now.link(Array::Caps, *index, cap::PARENT) == 0;
-        let mut due: Vec<u32> = self.taken(Array::Caps).filter(is_root).collect();
-        let mut met = 0u64;
-        while let Some(index) = due.pop() {
-            met += 1;
-            let children = self.walk(CHILDREN, index, &mut seen, |child| due.push(child))?;
-            let ghost = self.now.of(Array::Caps, index, STATE) == cap::GHOST;
-            ensure(
-                !ghost || children >= 2,
-                "a ghost has fewer than two children",
-                index,
-            )?;
-        }
-        let all = u64::from(ledger.capabilities) + u64::from(ledger.ghosts);
-        ensure(
-            met == all,
-            "the derivation forest has a cycle or lost a branch",
-            0,
-        )
     }
 }

@@ -6,7 +6,8 @@ use libexo::abi::status;
 use libexo::abi::wire::{ErrorCode, ObjectKind, Rights};
 
 use super::intent::{Fields, Tx};
-use super::layout::{Array, CHILDREN, GENERATION, HELD, HOLDERS, STATE, cap, domain, object};
+use super::layout::{Array, GENERATION, STATE, cap, domain, object};
+use super::lists::{CHILDREN, HELD, HOLDERS};
 use super::table::{Lookup, Table};
 use super::types::{CapView, DomainId, Event, ObjectId, ObjectState, TableError};
 use super::words::Words;

@@ -26,10 +26,12 @@
 #![deny(unsafe_code)]
 
 mod audit;
+mod audit_links;
 mod caps;
 mod domains;
 mod intent;
 mod layout;
+mod lists;
 mod objects;
 mod revoke;
 mod slots;

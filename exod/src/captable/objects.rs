@@ -5,7 +5,8 @@
 use libexo::abi::wire::{ObjectKind, Rights};
 
 use super::intent::{Fields, Tx};
-use super::layout::{Array, OWNED, STATE, domain, header, object};
+use super::layout::{Array, STATE, domain, header, object};
+use super::lists::OWNED;
 use super::table::{Lookup, Table};
 use super::types::{DomainId, Event, NewObject, ObjectId, ObjectState, ObjectView, TableError};
 use super::words::Words;

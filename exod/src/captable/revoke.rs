@@ -11,7 +11,8 @@
 
 use super::caps::CapLookup;
 use super::intent::{Fields, Tx};
-use super::layout::{Array, CHILDREN, HELD, HOLDERS, STATE, cap, header, object};
+use super::layout::{Array, STATE, cap, header, object};
+use super::lists::{CHILDREN, HELD, HOLDERS};
 use super::table::{Lookup, Table};
 use super::types::{DomainId, Event, ObjectId, Progress, TableError};
 use super::words::Words;

@@ -1,4 +1,4 @@
-//! Slots and lists: the two structures that all records share, as steps of a transaction.
+//! Slots: taken and given back, as steps of a transaction.
 //!
 //! A slot's generation goes up by one each time it is taken. A slot whose generation is at its last
 //! value when it is freed is retired, so that no identity is ever given twice. Free slots are used
@@ -7,9 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::intent::{Fields, Tx};
-use super::layout::{
-    Array, FREE, GENERATION, List, NEXT_FREE, RETIRED, STATE, header, record_words,
-};
+use super::layout::{Array, FREE, GENERATION, NEXT_FREE, RETIRED, STATE, header, record_words};
 use super::words::Words;
 
 /// The last generation of a slot.
@@ -60,61 +58,6 @@ impl<W: Words> Tx<'_, W> {
         );
         for word in 1..record_words(array) {
             self.set_word(record + word, 0);
-        }
-    }
-
-    /// Puts `member` first in `owner`'s list.
-    pub(super) fn push_front(&mut self, list: List, owner: u32, member: u32) {
-        let first = self.link(list.owners, owner, list.head);
-        self.set_link(list.members, member, list.owner, owner);
-        self.set_link(list.members, member, list.next, first);
-        self.set_link(list.members, member, list.prev, 0);
-        if first != 0 {
-            self.set_link(list.members, first, list.prev, member);
-        }
-        self.set_link(list.owners, owner, list.head, member);
-        if let Some(count) = list.count {
-            self.add(list.owners, owner, count, 1);
-        }
-    }
-
-    /// Takes `member` out of the list that it is in, and gives that list's owner.
-    pub(super) fn unlink(&mut self, list: List, member: u32) -> u32 {
-        let owner = self.link(list.members, member, list.owner);
-        let next = self.link(list.members, member, list.next);
-        let prev = self.link(list.members, member, list.prev);
-        self.join(list, owner, prev, next);
-        for field in [list.owner, list.next, list.prev] {
-            self.set_link(list.members, member, field, 0);
-        }
-        if let Some(count) = list.count {
-            self.add(list.owners, owner, count, -1);
-        }
-        owner
-    }
-
-    /// Puts `new`, which is in no list, in `old`'s place.
-    pub(super) fn replace(&mut self, list: List, old: u32, new: u32) {
-        let owner = self.link(list.members, old, list.owner);
-        let next = self.link(list.members, old, list.next);
-        let prev = self.link(list.members, old, list.prev);
-        self.join(list, owner, prev, new);
-        self.join(list, owner, new, next);
-        self.set_link(list.members, new, list.owner, owner);
-        for field in [list.owner, list.next, list.prev] {
-            self.set_link(list.members, old, field, 0);
-        }
-    }
-
-    /// Makes `a` and `b` neighbours; zero stands for the list's end on that side.
-    fn join(&mut self, list: List, owner: u32, a: u32, b: u32) {
-        if a == 0 {
-            self.set_link(list.owners, owner, list.head, b);
-        } else {
-            self.set_link(list.members, a, list.next, b);
-        }
-        if b != 0 {
-            self.set_link(list.members, b, list.prev, a);
         }
     }
 }

@@ -9,8 +9,10 @@ use super::Error;
 
 const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 
-/// Hugepages that exod added to the kernel's pool; dropping it takes them out again, never below
-/// what others use by then. Drop it after every unit.
+/// Hugepages that exod added to the kernel's pool; dropping it takes them out again.
+///
+/// Pages in use stay with their users, whoever they are: the kernel turns what it cannot take out
+/// into surplus, which goes when its user lets go.
 #[derive(Debug)]
 pub struct Hugepages {
     added: u64,
@@ -32,7 +34,7 @@ impl Hugepages {
         let after = Counts::read().map_err(Error::kernel("read", WHAT))?;
         // From here on dropping it puts back what did come.
         let raised = Hugepages {
-            added: after.total.saturating_sub(before.total),
+            added: after.persistent().saturating_sub(before.persistent()),
         };
         if after.unreserved() < frames {
             return Err(Error::Kernel {
@@ -61,10 +63,8 @@ impl Drop for Hugepages {
             return;
         }
         let Ok(now) = Counts::read() else { return };
-        let in_use = now.total - now.unreserved().min(now.total);
-        let target = now.total.saturating_sub(self.added).max(in_use);
         // There is nobody left to tell, and too large a pool harms nothing.
-        let _ = write_size(target);
+        let _ = write_size(now.persistent().saturating_sub(self.added));
     }
 }
 
@@ -73,6 +73,7 @@ struct Counts {
     total: u64,
     free: u64,
     reserved: u64,
+    surplus: u64,
 }
 
 impl Counts {
@@ -81,7 +82,13 @@ impl Counts {
             total: number("nr_hugepages")?,
             free: number("free_hugepages")?,
             reserved: number("resv_hugepages")?,
+            surplus: number("surplus_hugepages")?,
         })
+    }
+
+    /// The size that was set, whatever is there beyond it.
+    fn persistent(&self) -> u64 {
+        self.total.saturating_sub(self.surplus)
     }
 
     /// Free pages that no mapping or mount has been promised.

@@ -6,8 +6,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::FromRawFd;
 use std::os::unix::net::UnixStream;
 use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use exod::frames::FRAME_BYTES;
+
+use crate::common::CLIENT;
 
 /// Does commands from descriptor 0 until it closes.
 pub fn serve() {
@@ -30,6 +35,8 @@ struct State {
     /// By the name that the command gave.
     maps: HashMap<String, (usize, usize)>,
     kept: Vec<c_int>,
+    racing: Arc<AtomicBool>,
+    racer: Option<JoinHandle<()>>,
 }
 
 fn number(word: &str) -> i64 {
@@ -77,6 +84,13 @@ impl State {
             ["pin-pipe", name] => self.pin_in_pipe(name),
             ["pin-uring", name] => self.pin_in_uring(name),
             ["hog"] => self.hog(),
+            ["race"] => self.race(),
+            ["rest"] => {
+                self.racing.store(false, Ordering::Relaxed);
+                let racer = self.racer.take().expect("racing");
+                racer.join().expect("it only calls the kernel");
+                "ok".into()
+            }
             _ => on_descriptor(words),
         }
     }
@@ -145,6 +159,32 @@ impl State {
                 1,
             ))
         }
+    }
+
+    /// Goes on taking pages of the client's descriptor, by allocating and by mapping, until `rest`.
+    fn race(&mut self) -> String {
+        self.racing.store(true, Ordering::Relaxed);
+        let racing = Arc::clone(&self.racing);
+        self.racer = Some(std::thread::spawn(move || {
+            let frame = FRAME_BYTES as i64;
+            let prot = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+            for round in 0.. {
+                if !racing.load(Ordering::Relaxed) {
+                    return;
+                }
+                // SAFETY: nothing but the kernel touches the mapping, which ends here.
+                unsafe {
+                    let mode = libc::FALLOC_FL_KEEP_SIZE;
+                    libc::fallocate(CLIENT, mode, (round % 64) * frame, frame);
+                    let at = libc::mmap(ptr::null_mut(), FRAME_BYTES, prot, flags, CLIENT, 0);
+                    if at != libc::MAP_FAILED {
+                        libc::munmap(at, FRAME_BYTES);
+                    }
+                }
+            }
+        }));
+        "ok".into()
     }
 
     /// Takes every hugepage that the pool gives; answers how many.

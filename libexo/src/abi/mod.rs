@@ -8,6 +8,8 @@
 //! - [`tap`]: what a tapped side of a port mirrors.
 //! - [`port`]: how a port's segment is laid out, and the 8-byte descriptors and returns in it.
 
+#![forbid(unsafe_code)]
+
 pub mod port;
 pub mod status;
 pub mod tap;

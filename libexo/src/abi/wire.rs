@@ -3,6 +3,14 @@
 //! A request is one fixed-size record, like the registers of a system call, and so is a reply; one
 //! message carries one record. Descriptors travel as ancillary data of the record that names them.
 //! Requests may be pipelined; replies to one session come in the order of its requests.
+//!
+//! No operation takes descriptors: a record that brings any ends its session, and so does one that
+//! has not 64 bytes.
+//!
+//! A *bell* is a pair of descriptors: eight bytes written to the one that rings make the one that
+//! sleeps readable; reading takes eight bytes, one ring, and rings that find it full are merged. Both
+//! are non-blocking. exod makes them as pipes: the two ends of an eventfd are one open file, so that
+//! whoever holds it can make the other side's write sleep for ever.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -61,22 +69,27 @@ const _: () = assert!(size_of::<Request>() == 64 && size_of::<Reply>() == 64);
 #[repr(u16)]
 pub enum Op {
     /// First on every session. `magic, version`; `version, domain, status table bytes, page kind,
-    /// frame bytes, frames left in quota`; fds: status table (read-only), event bell (eventfd).
+    /// frame bytes, frames left in quota`; fds: status table (read-only), event bell (to sleep on).
     Hello = 1,
     /// Nothing; nothing. What an empty request costs.
     Ping = 2,
     /// `frames, page kind (0: what the pool has)`; handle, `bytes, page kind, protection`; fd: the
     /// unit, readable and writable.
     AllocUnit = 3,
-    /// On any capability: give it back. A unit's frames are reclaimed with its last capability.
+    /// On any capability: give it back; of a port: leave it. A unit's frames are reclaimed with its
+    /// last capability; when its owner gives it back, others who hold it are asked to, and have until
+    /// the deadline in their status word. [`ErrorCode::Busy`] while a port of ours has it as a segment.
     Drop = 4,
-    /// On any capability; `object kind, rights, state, bytes or ring size, holders, page kind`.
+    /// On any capability; handle, `object kind, rights, state, bytes or ring size, holders, page
+    /// kind`. States: 1 being made, 2 usable, 3 being taken back, 4 taken back but still pinned.
     Inspect = 5,
     /// `handle` is zero or the last answer; handle: the next capability of this session, or zero;
     /// values as [`Op::Inspect`].
     List = 6,
-    /// On a unit, that becomes this side's segment. `name (3 words), log2 of ring slots, flags`;
-    /// handle: the port; fds: own bell (this side sleeps on it), peer's bell (this side rings it).
+    /// On a unit of our own, that becomes this side's segment: segment 0. `name (3 words), log2 of
+    /// ring slots, flags`; handle: the port; fds: own bell (this side sleeps on it), peer's bell (this
+    /// side rings it). [`ErrorCode::Busy`] when the unit ever was a port's segment: a former peer may
+    /// have it mapped for ever. [`ErrorCode::Malformed`] when it is smaller than the rings and a page.
     PortCreate = 7,
     /// On a unit, likewise. `name (3 words), 0, flags`; handle: the port, values as
     /// [`Op::PortPeer`] and then the handle of the peer's segment unit; fds: peer's segment
@@ -84,19 +97,23 @@ pub enum Op {
     PortJoin = 8,
     /// On a port. handle: the peer's segment unit as a capability of ours (read, and share where
     /// the peer granted it); `log2 of ring slots, peer's segment bytes, flags, page kind, this
-    /// side (0 or 1)`; fd: the peer's segment (read-only). [`ErrorCode::NotReady`] before the peer
-    /// joined.
+    /// side (0 or 1)`; fd: the peer's segment (read-only). Flags: `SHARE` as the peer asked, `TRUSTED`
+    /// when both did. Asked again, the answer is the same. [`ErrorCode::NotReady`] before the peer
+    /// joined, [`ErrorCode::Revoked`] after it left.
     PortPeer = 9,
     /// On a port. `unit handle`: lets the peer read that unit as one more segment of ours;
-    /// `segment index`.
+    /// `segment index`. Needs the right to share it. Attached twice, it has one index.
     PortAttach = 10,
     /// On a port. `segment index` of the peer's; handle: that unit as a capability of ours;
-    /// `bytes, page kind`; fd: that segment (read-only).
+    /// `bytes, page kind`; fd: that segment (read-only). [`ErrorCode::NotFound`] when there is none.
     PortSegment = 11,
-    /// On a port. `reason`: this side ends the port; the peer sees `PEER_GONE`.
+    /// On a port. `reason`: this side ends the port; the peer sees `PEER_GONE`. What this side got of
+    /// the peer's segments goes with it, and the name is free again.
     PortLeave = 12,
     /// Needs the policy's `admin`. `name (3 words), 0, 1 to set and 0 to clear`: asks both sides
-    /// of a port to mirror what they send into the ports `tap:NAME/0` and `tap:NAME/1`.
+    /// of a port to mirror what they send into the ports `tap:NAME/0` and `tap:NAME/1`. The tapper
+    /// creates those first; only the side that is tapped may join one. A tap ends with the session
+    /// that set it.
     PortTap = 13,
     /// Needs the policy's `admin`. `domain (0: all), counter page` (a [`StatsPage`]); that page. Of
     /// one domain: its own share; [`ErrorCode::NotFound`] when there is no such domain.

@@ -11,6 +11,37 @@
 //!
 //! Dropping what was granted closes descriptors and no more; [`Client::drop_handle`] gives a
 //! capability back, and the end of the last handle to a session gives back everything.
+//!
+//! ```
+//! use exod::{config::Config, embedded::Embedded};
+//! use libexo::{Client, abi::status::Status};
+//!
+//! // A daemon in this process; `Client::connect_default` finds the machine's.
+//! let exod = Embedded::start(Config::embedded())?;
+//! let client = Client::over(exod.connect()?)?;
+//! let unit = client.alloc_unit(1, None)?;
+//! assert_eq!(unit.bytes, client.session().frame_bytes);
+//! assert_eq!(client.status(unit.handle), Status::LIVE);
+//! client.drop_handle(unit.handle)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Pipelined, many units cost one wait:
+//!
+//! ```
+//! # use exod::{config::Config, embedded::Embedded};
+//! # use libexo::Client;
+//! use libexo::client::Call;
+//! # let exod = Embedded::start(Config::embedded())?;
+//! # let client = Client::over(exod.connect()?)?;
+//!
+//! let calls = (0..3).map(|_| client.submit(Call::alloc_unit(1, None)));
+//! let sent = calls.collect::<libexo::Result<Vec<_>>>()?;
+//! for pending in sent {
+//!     println!("{:#x}", pending.wait()?.handle);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -62,7 +93,7 @@ impl Client {
     }
 
     /// Connects to where the environment says: `EXO_SOCKET` (a path), else `EXO_SOCKET_FD` (an
-    /// inherited socket, good for one session), else `/run/exod/exod.sock`.
+    /// inherited socket, good for one session, which lasts until the process ends), else `/run/exod/exod.sock`.
     pub fn connect_default() -> Result<Client> {
         Client::over(connect::from_environment(ANSWER_TIMEOUT)?)
     }
@@ -216,6 +247,12 @@ impl Client {
     #[inline]
     pub fn loss_counter(&self) -> u64 {
         self.0.status.loss_counter()
+    }
+
+    /// Losses told by exod and met by this process: see [`StatusTable::losses`].
+    #[inline]
+    pub fn losses(&self) -> u64 {
+        self.0.status.losses()
     }
 
     /// Waits until exod changed the status table: true when it did since the last time, false after

@@ -2,7 +2,7 @@
 //!
 //! A side that goes to sleep makes the sleep word of its control line odd; a side that wakes makes
 //! it even. The other side looks at that word after it published something, one load of a line
-//! that it holds anyway, and writes to the sleeper's eventfd at most once for each odd value.
+//! that it holds anyway, and writes to the sleeper's bell at most once for each odd value.
 //!
 //! Between "publish, then look" and "say asleep, then look" stands the classic race that needs a
 //! full barrier on both sides. The sleeper, who is slow anyway, pays for both: `membarrier(2)` runs
@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{Ordering, compiler_fence, fence};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -62,6 +62,9 @@ impl Bells {
     pub(crate) fn ring_if_asleep(&mut self) {
         if self.fence {
             fence(Ordering::SeqCst);
+        } else {
+            // The sleeper's barrier orders what the processor does; this, what the compiler does.
+            compiler_fence(Ordering::SeqCst);
         }
         let word = self.peer_control.load(SLEEP_WORD);
         if word & 1 == 1 && word != self.rung_for {
@@ -84,7 +87,8 @@ impl Bells {
         timeout: Option<Duration>,
         ready: impl Fn() -> bool,
     ) -> Result<bool> {
-        let deadline = timeout.map(|t| Instant::now() + t);
+        // Beyond the clock's end is for ever.
+        let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
         self.sleeps += 1;
         self.own_control.store(SLEEP_WORD, self.sleeps * 2 - 1);
         let heard = barrier_everywhere();
@@ -107,8 +111,13 @@ impl Bells {
             }
         };
         self.own_control.store(SLEEP_WORD, self.sleeps * 2);
-        let _ = rustix::io::read(&self.own, &mut [0u8; 8]);
+        self.hush();
         woken
+    }
+
+    /// Empties the bell, which is a pipe or an eventfd and never blocks (the client checked that).
+    fn hush(&self) {
+        let _ = rustix::io::read(&self.own, &mut [0u8; 4096]);
     }
 
     fn poll(&self, event: BorrowedFd<'_>, timeout: Option<Duration>) -> Result<bool> {

@@ -18,12 +18,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::abi::port::{CHAIN_MAX, Descriptor, SEGMENTS_MAX};
 use crate::abi::status::Status;
+use crate::abi::wire::ErrorCode;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::packet::{Mempool, Packet};
@@ -49,6 +51,25 @@ use tx::Tx;
 const LEAVE_DONE: u64 = 0;
 const LEAVE_VIOLATION: u64 = 1;
 
+/// How a port ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    PeerGone,
+    Revoked,
+    Violation(&'static str),
+}
+
+impl End {
+    #[cold]
+    fn error(self) -> Error {
+        match self {
+            End::PeerGone => Error::PeerGone,
+            End::Revoked => Error::Revoked,
+            End::Violation(what) => Error::PeerViolation(what),
+        }
+    }
+}
+
 /// One side of a port whose peer has joined.
 pub struct Port {
     client: Client,
@@ -65,6 +86,10 @@ pub struct Port {
     /// Our segments, by the port and segment that they are forwarded from.
     forwards: Vec<((u64, usize), u8)>,
     rest: Vec<Descriptor>,
+    /// Why nothing can be sent or received any more.
+    over: Cell<Option<End>>,
+    /// Losses of this session when the port began.
+    losses: u64,
     tap: Tap,
 }
 
@@ -96,21 +121,29 @@ impl Port {
     }
 
     /// Sends as many of `burst` as there is credit for, from its front, and removes them; how many.
-    /// Fewer than all means that the peer has not returned enough yet: call again.
+    /// Fewer than all means that the peer has not returned enough yet, or that the next packet can't
+    /// be sent (it is empty, too long for a descriptor, or of a pool that is not this port's): call
+    /// again, and hear which.
     pub fn send_burst(&mut self, burst: &mut Vec<Packet>) -> Result<usize> {
+        self.open()?;
         let credit = self.tx.credit(burst.len() as u32);
         let credit = self.check(credit)? as usize;
         if credit == 0 {
-            return self.nothing().map(|()| 0);
+            return self.starved().map(|()| 0);
+        }
+        let accepts = |packet: &&Packet| self.tx.accepts(packet);
+        let count = burst[..credit].iter().take_while(accepts).count();
+        if count == 0 {
+            return Err(Tx::<Words>::refusal(&burst[0]));
         }
         if self.tapped() {
-            self.tap.packets(&self.client, &burst[..credit]);
+            self.tap.packets(&self.client, &burst[..count]);
         }
-        for packet in burst.drain(..credit) {
+        for packet in burst.drain(..count) {
             self.tx.push(packet, false)?;
         }
         self.bells.ring_if_asleep();
-        Ok(credit)
+        Ok(count)
     }
 
     /// Sends up to `count` packets of `len` bytes, each filled by `fill` from its number in the
@@ -123,6 +156,11 @@ impl Port {
         len: usize,
         fill: impl FnMut(u32, &mut [u8]),
     ) -> Result<usize> {
+        self.open()?;
+        let longest = self.tx.pool().buffer_len();
+        if !tx::fits(len) || len > longest {
+            return Err(tx::wrong_len(len, longest));
+        }
         let credit = self.tx.credit(count.min(BURST_MAX) as u32);
         let mut credit = self.check(credit)? as usize;
         if self.tx.pool().available() < credit {
@@ -131,7 +169,7 @@ impl Port {
             credit = credit.min(self.tx.pool().available());
         }
         if credit == 0 {
-            return self.nothing().map(|()| 0);
+            return self.starved().map(|()| 0);
         }
         if self.tapped() {
             self.push_mirrored(credit as u32, len, fill);
@@ -151,6 +189,7 @@ impl Port {
         body: RxPacket,
         skip: usize,
     ) -> Result<Option<(Packet, RxPacket)>> {
+        self.open()?;
         let mut rest = std::mem::take(&mut self.rest);
         let result = self.try_forward(head, body, skip, &mut rest);
         rest.clear();
@@ -165,6 +204,9 @@ impl Port {
         skip: usize,
         rest: &mut Vec<Descriptor>,
     ) -> Result<Option<(Packet, RxPacket)>> {
+        if !self.tx.accepts(&head) {
+            return Err(Tx::<Words>::refusal(&head));
+        }
         for piece in body.descriptors(skip) {
             let segment = self.forward_segment(body.port_id(), piece.segment())?;
             rest.push(Descriptor::new(segment, piece.offset(), piece.len(), true));
@@ -187,7 +229,7 @@ impl Port {
         }
         let credit = self.tx.credit(pieces);
         if self.check(credit)? < pieces {
-            self.nothing()?;
+            self.starved()?;
             return Ok(Some((head, body)));
         }
         if self.tapped() {
@@ -241,6 +283,7 @@ impl Port {
     /// broke the rules and the port is over.
     #[inline]
     pub fn receive_burst(&mut self, max: usize) -> Result<RxBurst<'_>> {
+        self.open()?;
         let (slots, packets) = loop {
             let staged = self.rx.stage(max);
             match self.check(staged)? {
@@ -261,6 +304,7 @@ impl Port {
     /// Takes home buffers that the peer has returned and hands the peer what this side returns.
     /// Sending and receiving do both by themselves when they need to.
     pub fn flush(&mut self) -> Result<()> {
+        self.open()?;
         let home = self.tx.reap();
         self.check(home)?;
         self.rx.shared.flush();
@@ -289,9 +333,16 @@ impl Port {
         self.gone()?;
         self.heed_tap(self.status.load());
         let (tx, rx) = (&self.tx, &self.rx);
+        let ready = || rx.has_packets() || tx.has_returns();
         let event = self.client.event_fd();
-        self.bells
-            .sleep(event, timeout, || rx.has_packets() || tx.has_returns())
+        let woken = self.bells.sleep(event, timeout, ready)?;
+        if woken && !ready() {
+            // What exod has to say is in the status. Its bell is quiet again, or the next wait
+            // would not sleep.
+            self.client.take_event()?;
+            self.gone()?;
+        }
+        Ok(woken)
     }
 
     /// The bell that the peer rings for this side, for event loops of others.
@@ -321,6 +372,16 @@ impl Port {
             return Ok(());
         }
         self.gone()
+    }
+
+    /// Nothing can be sent: what we owe goes out, in case that the peer waits for it likewise.
+    #[cold]
+    fn starved(&mut self) -> Result<()> {
+        self.rx.shared.flush();
+        if self.rx.shared.take_news() {
+            self.bells.ring_if_asleep();
+        }
+        self.nothing()
     }
 
     #[cold]
@@ -365,25 +426,58 @@ impl Port {
     /// A violation by the peer ends the port, at exod too.
     #[inline]
     fn check<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(Error::PeerViolation(_)) = &result {
+        match result {
+            Err(Error::PeerViolation(what)) => Err(self.end(what)),
+            other => other,
+        }
+    }
+
+    /// Ends the port for good: the peer can't take its words back.
+    #[cold]
+    fn end(&self, what: &'static str) -> Error {
+        let status = self.status.load();
+        // Where memory was lost, zeroes stand for the peer's words.
+        let end = if status.contains(Status::PEER_GONE) {
+            End::PeerGone
+        } else if !status.contains(Status::LIVE) || self.client.losses() != self.losses {
+            End::Revoked
+        } else {
+            End::Violation(what)
+        };
+        if self.over.replace(Some(end)).is_none() {
             let _ = self.client.port_leave(self.handle, LEAVE_VIOLATION);
         }
-        result
+        end.error()
+    }
+
+    /// Nothing is sent or received after a violation.
+    #[inline]
+    fn open(&self) -> Result<()> {
+        match self.over.get() {
+            None => Ok(()),
+            Some(end) => Err(end.error()),
+        }
     }
 
     #[cold]
     fn map_segment(&mut self, index: usize) -> Result<()> {
-        let refused = |_| Error::PeerViolation("a descriptor in a segment that it never attached");
+        let refused = |error: Error| match error.code() {
+            Some(ErrorCode::NotFound) => {
+                Error::PeerViolation("a descriptor in a segment that it never attached")
+            }
+            _ => error,
+        };
         let segment = self
             .client
             .port_segment(self.handle, index as u32)
             .map_err(refused);
         let segment = self.check(segment)?;
-        let map = Mapping::new(
+        let map = Mapping::peers(
             &segment.fd,
             segment.bytes,
             self.peer_access,
             segment.page_kind,
+            self.client.status_word(segment.handle)?,
         )?;
         self.peer_units[index] = segment.handle;
         self.rx.shared.segments.set(index, map);

@@ -1,9 +1,9 @@
 //! The receiving half of a port: descriptors in, checked once; packets lent or taken; slots back.
 //!
 //! Every descriptor is read once from the peer's ring, checked, and kept in private memory. A
-//! [`RxBurst`] lends the packets of one turn and gives their slots back when it is dropped, as one
-//! run. A packet that must live longer is *taken* out of the burst: an [`RxPacket`] holds its slots
-//! until it is dropped, in any order.
+//! [`RxBurst`] lends the packets of one turn for as long as the port is not used otherwise; the next
+//! use gives their slots back, as one run. A packet that must live longer is *taken* out of the
+//! burst: an [`RxPacket`] holds its slots until it is dropped, in any order.
 //!
 //! A held packet's slot blocks the sender's ring when its turn comes again. Copy out what you mean
 //! to keep for long.
@@ -38,6 +38,9 @@ pub(crate) struct Shared {
     /// By slot: a packet that was taken holds it.
     held: Box<[Cell<bool>]>,
     held_count: Cell<u32>,
+    /// First slot and number of slots of the burst that was lent last. They go back with the next
+    /// use of the port, when nobody can look at its packets any more.
+    lent: Cell<(u32, u32)>,
     /// Tells this port's segments from another's when packets are forwarded.
     pub(crate) id: u64,
 }
@@ -49,14 +52,44 @@ impl Shared {
             returns: RefCell::new(returns),
             held: vec![Cell::new(false); slots].into_boxed_slice(),
             held_count: Cell::new(0),
+            lent: Cell::new((0, 0)),
             id,
         }
     }
 
-    /// Writes returns that were held back to merge them.
+    /// Writes all returns, those too that were held back to merge them.
     #[inline]
     pub(crate) fn flush(&self) {
+        self.settle();
         self.returns.borrow_mut().flush();
+    }
+
+    /// Gives back what the last burst lent and nobody took.
+    #[inline]
+    fn settle(&self) {
+        let (first, count) = self.lent.take();
+        if count == 0 {
+            return;
+        }
+        if self.held_count.get() == 0 {
+            return self.give(first, count);
+        }
+        for position in first..first + count {
+            if !self.is_held(position) {
+                self.give(position, 1);
+            }
+        }
+    }
+
+    /// A packet that was taken is not needed any more. Its burst gives it back where that is still
+    /// lent.
+    #[inline]
+    fn give_taken(&self, first: u32, count: u32) {
+        self.hold(first, count, false);
+        let (lent, lent_count) = self.lent.get();
+        if first.wrapping_sub(lent) & (self.held.len() as u32 - 1) >= lent_count {
+            self.give(first, count);
+        }
     }
 
     /// Whether returns were written since this was last asked: then a sleeping peer must hear it.
@@ -126,44 +159,53 @@ impl Rx {
         }
     }
 
-    /// Whether a packet waits.
+    /// Whether a packet waits. A chain that is not whole yet is none, or its sender could keep us
+    /// awake for ever, beyond its own death; one that is too long is news all the same.
     pub(crate) fn has_packets(&self) -> bool {
-        self.ring.peek(0).is_some()
+        let mut pieces = (0..CHAIN_MAX as u32).map(|ahead| self.ring.peek(ahead).map(Descriptor));
+        loop {
+            match pieces.next() {
+                Some(Some(piece)) if piece.more() => {}
+                Some(Some(_)) | None => return true,
+                Some(None) => return false,
+            }
+        }
     }
 
     /// Reads, checks and stages up to `max` whole packets.
     #[inline]
     pub(crate) fn stage(&mut self, max: usize) -> Result<Staged> {
-        let max = max.min(BURST_MAX);
-        let (mut slots, mut packets, mut ahead) = (0, 0, 0);
-        let (ring, segments) = (&self.ring, &self.shared.segments);
-        for staged in self.staged.iter_mut() {
-            if packets == max {
-                break;
-            }
-            let Some(entry) = ring.peek(ahead) else {
-                break;
-            };
+        self.shared.settle();
+        let max = max.min(BURST_MAX) as u32;
+        let (mut slots, mut packets, mut fault) = (0, 0, None);
+        let (segments, staged) = (&self.shared.segments, &mut self.staged);
+        // Never more than the ring has: a writer that goes on writing while we read would lap us.
+        let room = if max == 0 { 0 } else { SLOTS_MAX as u32 };
+        self.ring.scan(room, |ahead, entry| {
             let descriptor = Descriptor(entry);
-            let Some(bytes) = segments.bytes(descriptor) else {
-                return self.refuse(descriptor);
-            };
-            bytes.prefetch();
-            *staged = entry;
-            ahead += 1;
-            if !descriptor.more() {
-                slots = ahead;
-                packets += 1;
-            } else if ahead - slots >= CHAIN_MAX as u32 {
-                return Err(Error::PeerViolation("a chain that is too long"));
+            if !segments.admit(descriptor) {
+                fault = Some(descriptor);
+                return false;
             }
+            staged[ahead as usize] = entry;
+            if descriptor.more() {
+                return ahead + 1 - slots < CHAIN_MAX as u32 || {
+                    fault = Some(descriptor);
+                    false
+                };
+            }
+            slots = ahead + 1;
+            packets += 1;
+            packets < max
+        });
+        if let Some(descriptor) = fault {
+            return self.refuse(descriptor);
         }
         if slots == 0 {
             self.guess();
         } else {
             self.remember(slots)?;
         }
-        let packets = packets as u32;
         Ok(Staged::Ready { slots, packets })
     }
 
@@ -173,7 +215,13 @@ impl Rx {
         if descriptor.well_formed() && self.shared.segments.get(segment).is_none() {
             return Ok(Staged::UnknownSegment(segment));
         }
-        Err(Error::PeerViolation("a descriptor outside its segment"))
+        Err(Error::PeerViolation(
+            if self.shared.segments.admit(descriptor) {
+                "a chain that is too long"
+            } else {
+                "a descriptor outside its segment"
+            },
+        ))
     }
 
     /// Keeps what the next [`Rx::guess`] needs; refuses slots that are still held.
@@ -214,6 +262,7 @@ impl Rx {
     pub(crate) fn lend(&mut self, slots: u32, packets: u32) -> RxBurst<'_> {
         let first = self.ring.slot(0) as u32;
         self.ring.advance(slots);
+        self.shared.lent.set((first, slots));
         let staged = &self.staged[..slots as usize];
         RxBurst {
             shared: &self.shared,
@@ -221,12 +270,11 @@ impl Rx {
             first,
             next: 0,
             packets,
-            taken: false,
         }
     }
 }
 
-/// The packets of one turn, lent until the burst is dropped.
+/// The packets of one turn, lent until the port is used again.
 ///
 /// A slice of a peer's bytes does not exist, so this does not compile:
 ///
@@ -244,7 +292,6 @@ pub struct RxBurst<'p> {
     /// Slots that the iterator has passed.
     next: u32,
     packets: u32,
-    taken: bool,
 }
 
 impl<'p> RxBurst<'p> {
@@ -267,7 +314,6 @@ impl<'p> RxBurst<'p> {
         let first = self.first + self.next - count;
         let shared = Rc::clone(self.shared);
         shared.hold(first, count, true);
-        self.taken = true;
         let mut inline = [0; PIECES_INLINE];
         let mut many = None;
         match inline.get_mut(..pieces.len()) {
@@ -309,24 +355,6 @@ impl<'p> Iterator for RxBurst<'p> {
             pieces: &rest[..count],
             len,
         })
-    }
-}
-
-impl Drop for RxBurst<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        let slots = self.staged.len() as u32;
-        if slots == 0 {
-            return;
-        }
-        if !self.taken {
-            return self.shared.give(self.first, slots);
-        }
-        for position in self.first..self.first + slots {
-            if !self.shared.is_held(position) {
-                self.shared.give(position, 1);
-            }
-        }
     }
 }
 
@@ -429,16 +457,16 @@ impl RxPacket {
 
     #[inline]
     fn raw_pieces(&self) -> &[u64] {
-        self.many
-            .as_deref()
-            .unwrap_or(&self.inline[..self.count as usize])
+        match &self.many {
+            Some(many) => many,
+            None => &self.inline[..self.count as usize],
+        }
     }
 }
 
 impl Drop for RxPacket {
     #[inline]
     fn drop(&mut self) {
-        self.shared.hold(self.first, self.count, false);
-        self.shared.give(self.first, self.count);
+        self.shared.give_taken(self.first, self.count);
     }
 }

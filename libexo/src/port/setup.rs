@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,7 +123,7 @@ impl Port {
         /// Between two looks: ports are made seldom, and each look is a request to exod.
         const PAUSE: Duration = Duration::from_millis(2);
         let parsed = parse(name)?;
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now().checked_add(timeout);
         let (unit, own) = own_unit(client, config.frames)?;
         loop {
             match client.port_join(&parsed, unit, config.flags()) {
@@ -141,13 +142,10 @@ impl Port {
                 Err(Error::Refused {
                     code: ErrorCode::NotFound,
                     ..
-                }) if Instant::now() < deadline => {
+                }) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
                     std::thread::sleep(PAUSE);
                 }
-                Err(error) => {
-                    client.drop_handle(unit)?;
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -184,16 +182,16 @@ impl Waiting {
 
     /// Waits for the peer, up to `timeout`.
     pub fn ready(mut self, timeout: Duration) -> Result<Port> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now().checked_add(timeout);
         loop {
             if let Some(port) = self.try_ready()? {
                 return Ok(port);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
                 return Err(Error::TimedOut { op: Op::PortPeer });
             }
-            self.client.wait_event(Some(left))?;
+            self.client.wait_event(left)?;
         }
     }
 
@@ -214,7 +212,7 @@ impl Drop for Waiting {
 /// A fresh unit of ours, mapped.
 pub(super) fn own_unit(client: &Client, frames: u64) -> Result<(u64, Rc<Mapping>)> {
     let unit = client.alloc_unit(frames, None)?;
-    let map = Mapping::new(&unit.fd, unit.bytes, Access::ReadWrite, unit.page_kind)?;
+    let map = Mapping::own(client, &unit)?;
     Ok((unit.handle, map))
 }
 
@@ -241,7 +239,7 @@ fn check_ring(log2: u32) -> Result<()> {
     })
 }
 
-/// Both segments are there: lays rings over them.
+/// Both segments are there: makes the port, or leaves it.
 pub(super) fn assemble(
     client: Client,
     handle: u64,
@@ -251,7 +249,28 @@ pub(super) fn assemble(
     bells: (OwnedFd, OwnedFd),
     peer: PeerSide,
 ) -> Result<Port> {
+    // Kept until the port is left: a unit that serves one can't be given back.
+    let kept = Rc::clone(&own);
+    let made = lay_out(client.clone(), handle, name, config, own, bells, peer);
+    if made.is_err() {
+        let _ = client.port_leave(handle, super::LEAVE_DONE);
+    }
+    drop(kept);
+    made
+}
+
+/// Lays rings and a pool over both segments.
+fn lay_out(
+    client: Client,
+    handle: u64,
+    name: &PortName,
+    config: PortConfig,
+    own: Rc<Mapping>,
+    bells: (OwnedFd, OwnedFd),
+    peer: PeerSide,
+) -> Result<Port> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+    let losses = client.losses();
     check_ring(peer.ring_log2)?;
     let layout = Layout::new(peer.ring_log2);
     let slots = 1usize << peer.ring_log2;
@@ -261,7 +280,9 @@ pub(super) fn assemble(
     } else {
         Access::ReadOnly
     };
-    let theirs = Mapping::new(&peer.fd, peer.bytes, peer_access, peer.page_kind)?;
+    let capability = client.status_word(peer.unit_handle)?;
+    let (bytes, kind) = (peer.bytes, peer.page_kind);
+    let theirs = Mapping::peers(&peer.fd, bytes, peer_access, kind, capability)?;
 
     let ring = |map: &Rc<Mapping>, offset| words(map, offset, slots);
     let sends = Producer::new(ring(&own, layout.descriptors)?);
@@ -298,6 +319,8 @@ pub(super) fn assemble(
         peer_units,
         forwards: Vec::new(),
         rest: Vec::new(),
+        over: Cell::new(None),
+        losses,
         tap: Tap::new(name, peer.side),
     })
 }

@@ -9,7 +9,7 @@
 
 use std::rc::Rc;
 
-use crate::abi::port::{Descriptor, Return};
+use crate::abi::port::{Descriptor, PIECE_LEN_MAX, Return};
 use crate::error::{Error, Result};
 use crate::packet::{InFlight, Mempool, Packet};
 use crate::ring::{Consumer, Producer, Slots};
@@ -97,6 +97,28 @@ impl<S: Slots> Tx<S> {
         self.ring.capacity() - self.ring.position().wrapping_sub(self.oldest)
     }
 
+    /// Whether a descriptor can say where a packet is and how long: that it is neither empty nor too
+    /// long for one, and lies in memory that the peer sees.
+    #[inline]
+    pub(crate) fn accepts(&self, packet: &Packet) -> bool {
+        fits(packet.len()) && (packet.pool_id() == self.pool.id() || self.pool_of(packet).is_some())
+    }
+
+    fn pool_of(&self, packet: &Packet) -> Option<usize> {
+        let mut pools = self.more_pools.iter();
+        pools.position(|(pool, _)| pool.id() == packet.pool_id())
+    }
+
+    /// Why not.
+    #[cold]
+    pub(crate) fn refusal(packet: &Packet) -> Error {
+        if fits(packet.len()) {
+            unknown_pool(packet)
+        } else {
+            wrong_len(packet.len(), PIECE_LEN_MAX)
+        }
+    }
+
     /// Sends one packet of a pool of ours. The caller has credit for it.
     #[inline]
     pub(crate) fn push(&mut self, packet: Packet, more: bool) -> Result<()> {
@@ -105,11 +127,7 @@ impl<S: Slots> Tx<S> {
             self.put(Descriptor::new(0, offset, len, more), packet.into_flight());
             return Ok(());
         }
-        let found = self
-            .more_pools
-            .iter()
-            .position(|(pool, _)| pool.id() == packet.pool_id());
-        let Some(index) = found else {
+        let Some(index) = self.pool_of(&packet) else {
             return Err(unknown_pool(&packet));
         };
         let segment = self.more_pools[index].1;
@@ -251,6 +269,21 @@ impl<S: Slots> Tx<S> {
     {
         self.ring.slots().warm(self.ring.slot(0));
         self.pool.prefetch_next(0);
+    }
+}
+
+/// Whether a packet of this length can be sent.
+#[inline]
+pub(crate) fn fits(len: usize) -> bool {
+    (1..=PIECE_LEN_MAX).contains(&len)
+}
+
+#[cold]
+pub(crate) fn wrong_len(len: usize, limit: usize) -> Error {
+    Error::WrongSize {
+        what: "the length of a packet to be sent (at least 1)",
+        got: len as u64,
+        limit: limit.min(PIECE_LEN_MAX) as u64,
     }
 }
 

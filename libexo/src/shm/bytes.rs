@@ -1,8 +1,8 @@
 //! Bytes that another domain can write at any moment.
 
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use super::Mapping;
 use crate::error::{Error, Result};
 
 /// Longest header that [`PeerBytes::head`] copies.
@@ -12,27 +12,21 @@ pub const HEAD_MAX: usize = 256;
 ///
 /// They are never a `&[u8]`: the compiler may read a slice twice and trust that both reads agree.
 /// Here each byte is read once, into memory of our own, and every reading function checks before it
-/// answers that no mapping was lost meanwhile, so zeroes that the [guard](crate::guard) put in
-/// place of lost memory are never taken for data.
+/// answers that nothing of the mapping was lost so far, so zeroes that stand for lost memory are never
+/// taken for data: not those that the [guard](crate::guard) put there, and not those that exod did.
 #[derive(Clone, Copy)]
 pub struct PeerBytes<'a> {
     first: NonNull<u8>,
     len: usize,
-    losses: u64,
-    lifetime: PhantomData<&'a ()>,
+    map: &'a Mapping,
 }
 
 impl<'a> PeerBytes<'a> {
     /// # Safety
-    /// `first..first + len` must stay mapped for `'a`.
+    /// `first..first + len` must lie in `map`.
     #[inline]
-    pub(super) unsafe fn new(first: NonNull<u8>, len: usize) -> PeerBytes<'a> {
-        PeerBytes {
-            first,
-            len,
-            losses: crate::guard::losses(),
-            lifetime: PhantomData,
-        }
+    pub(super) unsafe fn new(map: &'a Mapping, first: NonNull<u8>, len: usize) -> PeerBytes<'a> {
+        PeerBytes { first, len, map }
     }
 
     /// Length in bytes.
@@ -59,7 +53,7 @@ impl<'a> PeerBytes<'a> {
         }
     }
 
-    /// The first `N` bytes, at most [`HEAD_MAX`], copied: what a parser of headers starts from.
+    /// The first `N` bytes, at most `HEAD_MAX`, copied: what a parser of headers starts from.
     /// Shorter packets are [`Error::WrongSize`].
     #[inline]
     pub fn head<const N: usize>(&self) -> Result<[u8; N]> {
@@ -93,29 +87,26 @@ impl<'a> PeerBytes<'a> {
         self.copy_to(&mut to[at..])
     }
 
-    /// Folds `f` over the bytes as little-endian words, the last one padded with zeroes: reads every
-    /// byte once without a copy in memory. `f` gets each line of eight words, then single words.
-    #[inline]
-    pub fn fold_lines<A>(
-        &self,
-        init: A,
-        mut line: impl FnMut(A, [u64; 8]) -> A,
-        mut word: impl FnMut(A, u64) -> A,
-    ) -> Result<A> {
+    /// Folds `f` over the bytes as lines of eight little-endian words, without a copy in memory. `f`
+    /// also gets how many bytes of its line there are: 64, but for the last, which is padded with
+    /// zeroes.
+    #[inline(always)]
+    pub fn fold_lines<A>(&self, init: A, mut f: impl FnMut(A, [u64; 8], usize) -> A) -> Result<A> {
         let mut acc = init;
         let (mut at, end) = (0, self.len);
         while end - at >= 64 {
             // SAFETY: 64 bytes remain at `at`.
-            acc = line(acc, unsafe { load_line(self.first.as_ptr().add(at)) });
+            acc = f(acc, unsafe { load_line(self.first.as_ptr().add(at)) }, 64);
             at += 64;
         }
-        while at < end {
-            let mut bytes = [0; 8];
-            let count = (end - at).min(8);
-            // SAFETY: `count` bytes remain at `at`, and `bytes` has room for eight.
-            unsafe { copy_once(self.first.as_ptr().add(at), bytes.as_mut_ptr(), count) };
-            acc = word(acc, u64::from_le_bytes(bytes));
-            at += count;
+        if at < end {
+            let mut line = [0u64; 8];
+            // SAFETY: fewer than 64 bytes remain at `at`, and `line` has room for 64.
+            unsafe {
+                let to = line.as_mut_ptr().cast();
+                copy_once(self.first.as_ptr().add(at), to, end - at);
+            }
+            acc = f(acc, line.map(u64::from_le), end - at);
         }
         self.still_there(acc)
     }
@@ -128,7 +119,7 @@ impl<'a> PeerBytes<'a> {
 
     #[inline]
     fn still_there<T>(&self, value: T) -> Result<T> {
-        if crate::guard::losses() == self.losses {
+        if self.map.is_intact() {
             Ok(value)
         } else {
             Err(Error::Revoked)

@@ -63,65 +63,53 @@ fn scene() -> Scene {
     }
 }
 
-type Operation = (&'static str, fn(&mut Scene));
+type Operation = (&'static str, fn(&mut Scene) -> Result<(), TableError>);
 
 /// Each is one transaction.
 fn operations() -> Vec<Operation> {
     vec![
-        ("add_domain", |s| {
-            drop(s.table.add_domain(plenty()).unwrap())
-        }),
-        ("begin_death", |s| {
-            s.table.begin_death(s.a, &mut Vec::new()).unwrap()
-        }),
+        ("add_domain", |s| s.table.add_domain(plenty()).map(|_| ())),
+        ("begin_death", |s| s.table.begin_death(s.a, &mut Vec::new())),
         ("add_object", |s| {
-            drop(s.table.add_object(s.a, unit(1), ALL).unwrap())
+            s.table.add_object(s.a, unit(1), ALL).map(|_| ())
         }),
         ("derive", |s| {
-            drop(s.table.derive(s.a, s.root, s.b, ALL).unwrap())
+            s.table.derive(s.a, s.root, s.b, ALL).map(|_| ())
         }),
-        ("grant", |s| drop(s.table.grant(s.unit, s.b, ALL).unwrap())),
-        ("set_tag", |s| s.table.set_tag(s.unit, 99).unwrap()),
-        ("bound", |s| s.table.object_bound(s.binding).unwrap()),
-        ("pinned", |s| s.table.object_pinned(s.unbinding).unwrap()),
+        ("grant", |s| s.table.grant(s.unit, s.b, ALL).map(|_| ())),
+        ("set_tag", |s| s.table.set_tag(s.unit, 99)),
+        ("bound", |s| s.table.object_bound(s.binding)),
+        ("pinned", |s| s.table.object_pinned(s.unbinding)),
         ("released", |s| {
-            s.table
-                .object_released(s.unbinding, &mut Vec::new())
-                .unwrap()
+            s.table.object_released(s.unbinding, &mut Vec::new())
         }),
         ("released, with its dead owner", |s| {
-            s.table
-                .object_released(s.dead_charge, &mut Vec::new())
-                .unwrap();
+            s.table.object_released(s.dead_charge, &mut Vec::new())
         }),
         ("drop a root", |s| {
-            s.table.drop_cap(s.a, s.root, &mut Vec::new()).unwrap()
+            s.table.drop_cap(s.a, s.root, &mut Vec::new())
         }),
         ("drop to a ghost", |s| {
-            s.table.drop_cap(s.b, s.branch, &mut Vec::new()).unwrap()
+            s.table.drop_cap(s.b, s.branch, &mut Vec::new())
         }),
         ("drop and splice", |s| {
-            s.table.drop_cap(s.b, s.twig, &mut Vec::new()).unwrap()
+            s.table.drop_cap(s.b, s.twig, &mut Vec::new())
         }),
         ("drop the last", |s| {
-            s.table.drop_cap(s.dying, s.last, &mut Vec::new()).unwrap()
+            s.table.drop_cap(s.dying, s.last, &mut Vec::new())
         }),
         ("hand up", |s| {
-            drop(
-                s.table
-                    .revoke_step(s.a, s.root, 1, &mut Vec::new())
-                    .unwrap(),
-            );
+            s.table
+                .revoke_step(s.a, s.root, 1, &mut Vec::new())
+                .map(|_| ())
         }),
         ("revoke object", |s| {
-            drop(
-                s.table
-                    .revoke_object_step(s.unit, 1, &mut Vec::new())
-                    .unwrap(),
-            );
+            s.table
+                .revoke_object_step(s.unit, 1, &mut Vec::new())
+                .map(|_| ())
         }),
         ("death step", |s| {
-            drop(s.table.death_step(s.dying, 1, &mut Vec::new()).unwrap());
+            s.table.death_step(s.dying, 1, &mut Vec::new()).map(|_| ())
         }),
     ]
 }
@@ -132,13 +120,13 @@ fn death_at_any_store_leaves_before_or_after() {
     for (name, operation) in operations() {
         let mut whole = scene();
         let before = whole.memory.state();
-        operation(&mut whole);
+        operation(&mut whole).expect(name);
         let after = whole.memory.state();
         assert_ne!(before, after, "{name} did nothing");
         let stores = u64::MAX - {
             let mut counted = scene();
             counted.memory.stores_left.set(u64::MAX);
-            operation(&mut counted);
+            operation(&mut counted).expect(name);
             counted.memory.stores_left.get()
         };
         most = most.max(stores);
@@ -180,7 +168,7 @@ fn death_at_any_store_leaves_before_or_after() {
 }
 
 #[test]
-fn no_operation_allocates_beyond_the_intent_area() {
+fn no_operation_comes_near_the_end_of_the_intent_area() {
     // Long random runs of everything, and the fullest transaction that they met.
     let (mut table, _) = table(SMALL);
     let mut random = fastrand::Rng::with_seed(4);
@@ -194,30 +182,24 @@ fn no_operation_allocates_beyond_the_intent_area() {
             at = table.next_domain(at).map(|d| d.id).or(at);
         }
         let held = at.and_then(|d| table.next_cap(d, 0).ok().flatten());
-        match (nth, at, held) {
-            (0, ..) => drop(table.add_domain(plenty())),
-            (1..=4, Some(at), _) => drop(table.add_object(at, unit(1), ALL)),
-            (5..=10, Some(at), Some(cap)) => {
-                drop(table.derive(at, cap.handle, domain.unwrap_or(at), ALL));
-            }
-            (11..=14, Some(at), Some(cap)) => drop(table.drop_cap(at, cap.handle, &mut events)),
-            (15, Some(at), Some(cap)) => {
-                drop(
-                    table
-                        .revoke_step(at, cap.handle, 1, &mut events)
-                        .map(|_| ()),
-                );
-            }
-            (16, Some(at), _) => {
-                drop(table.begin_death(at, &mut events));
-                drop(table.death_step(at, 1, &mut events).map(|_| ()));
-            }
-            _ => {
-                for object in unbinding(&std::mem::take(&mut events)) {
-                    drop(table.object_released(object, &mut events));
-                }
-            }
-        }
+        // Refusals are as good as changes here: what counts is how much a change writes.
+        let _ = match (nth, at, held) {
+            (0, ..) => table.add_domain(plenty()).map(|_| ()),
+            (1..=4, Some(at), _) => table.add_object(at, unit(1), ALL).map(|_| ()),
+            (5..=10, Some(at), Some(cap)) => table
+                .derive(at, cap.handle, domain.unwrap_or(at), ALL)
+                .map(|_| ()),
+            (11..=14, Some(at), Some(cap)) => table.drop_cap(at, cap.handle, &mut events),
+            (15, Some(at), Some(cap)) => table
+                .revoke_step(at, cap.handle, 1, &mut events)
+                .map(|_| ()),
+            (16, Some(at), _) => table
+                .begin_death(at, &mut events)
+                .and_then(|()| table.death_step(at, 1, &mut events).map(|_| ())),
+            _ => unbinding(&std::mem::take(&mut events))
+                .into_iter()
+                .try_for_each(|object| table.object_released(object, &mut events)),
+        };
         most = most.max(table.writes.len());
     }
     table.audit().expect("sound");

@@ -155,9 +155,9 @@ fn every_damaged_link_is_noticed() {
 fn use_it(mut table: Table<Memory>) {
     let mut events = Vec::new();
     while let Some(domain) = table.next_domain(None) {
-        drop(table.add_object(domain.id, unit(1), ALL));
+        let _ = table.add_object(domain.id, unit(1), ALL);
         if let Ok(Some(cap)) = table.next_cap(domain.id, 0) {
-            drop(table.derive(domain.id, cap.handle, domain.id, cap.rights));
+            let _ = table.derive(domain.id, cap.handle, domain.id, cap.rights);
             let _ = table.revoke_step(domain.id, cap.handle, 1000, &mut events);
         }
         table.begin_death(domain.id, &mut events).expect("there");

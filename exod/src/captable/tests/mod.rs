@@ -5,6 +5,7 @@ mod garbage;
 mod handles;
 mod lifecycle;
 mod model;
+mod oracle;
 mod trees;
 
 use std::cell::{Cell, RefCell};
