@@ -1,1 +1,3 @@
 //! Small programs to start from; each lives in `src/bin`.
+
+#![forbid(unsafe_code)]

@@ -11,14 +11,11 @@ use std::collections::HashMap;
 
 use libexo::abi::port::{PortFlags, SEGMENTS_MAX};
 use libexo::abi::status::Status;
-use libexo::abi::wire::{ErrorCode, NAME_LEN, PortName};
+use libexo::abi::tap::{TAP_PREFIX, tap_name};
+use libexo::abi::wire::{ErrorCode, PortName};
 
 use crate::bell::Bell;
 use crate::captable::{DomainId, ObjectId};
-
-/// Names of ports that receive what another port's sides send. Only an admin creates them, and only
-/// the tapped side joins.
-pub const TAP_PREFIX: &str = "tap:";
 
 /// A side by the object that stands for it.
 #[derive(Debug)]
@@ -188,6 +185,18 @@ impl Ports {
         Some((side, peer))
     }
 
+    /// The port that `by` may tap, or cease to tap, under this name: nobody else taps it, and it is
+    /// no tap itself.
+    pub fn may_tap(&self, name: &PortName, by: DomainId) -> Result<u64, ErrorCode> {
+        tap_name(name, 0).ok_or(ErrorCode::Unsupported)?;
+        let number = self.named(name).ok_or(ErrorCode::NotFound)?;
+        let port = self.ports.get(&number).ok_or(ErrorCode::NotFound)?;
+        match port.tapped_by {
+            Some(other) if other != by => Err(ErrorCode::Busy),
+            _ => Ok(number),
+        }
+    }
+
     /// Begins or ends a tap. The sides that must know.
     pub fn tap(&mut self, port: u64, by: Option<DomainId>) -> Vec<ObjectId> {
         let Some(port) = self.ports.get_mut(&port) else {
@@ -255,9 +264,6 @@ impl Holder {
         }
     }
 }
-
-/// Longest name of a port that can be tapped.
-pub const TAPPABLE_LEN: usize = NAME_LEN - TAP_PREFIX.len() - "/0".len();
 
 #[cfg(test)]
 mod tests {
@@ -334,5 +340,8 @@ mod tests {
                 .contains(Status::TAP)
         );
         assert_eq!(ports.tapped_by(second), [port]);
+        assert_eq!(ports.may_tap(&name, second), Ok(port));
+        assert_eq!(ports.may_tap(&name, first), Err(ErrorCode::Busy));
+        assert_eq!(ports.may_tap(&tap, second), Err(ErrorCode::Unsupported));
     }
 }

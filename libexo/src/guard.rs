@@ -130,6 +130,8 @@ impl Range {
 #[derive(Debug)]
 pub struct Registration {
     slot: usize,
+    /// The slot's own count: found once, since it is read after every look at a peer's bytes.
+    losses: &'static AtomicU64,
 }
 
 /// Registers a mapping of whole pages of `page_bytes`: 4 KiB, or 2 MiB for hugetlb.
@@ -150,7 +152,8 @@ pub unsafe fn register(addr: NonNull<u8>, len: usize, page_bytes: usize) -> Resu
         let free = word.compare_exchange(0, range.0, Ordering::SeqCst, Ordering::Relaxed);
         if free.is_ok() {
             RANGES_USED.fetch_max(slot + 1, Ordering::SeqCst);
-            return Ok(Registration { slot });
+            let losses = &RANGE_LOSSES[slot];
+            return Ok(Registration { slot, losses });
         }
     }
     Err(Error::WrongSize {
@@ -166,14 +169,14 @@ impl Registration {
     #[inline]
     pub fn losses(&self) -> u64 {
         fence(Ordering::Acquire);
-        RANGE_LOSSES[self.slot].load(Ordering::Relaxed)
+        self.losses.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         // First, so that the slot's next range begins without losses.
-        RANGE_LOSSES[self.slot].store(0, Ordering::SeqCst);
+        self.losses.store(0, Ordering::SeqCst);
         RANGES[self.slot].store(0, Ordering::SeqCst);
     }
 }

@@ -23,6 +23,13 @@ pub trait Slots {
     fn len(&self) -> usize;
     /// Reads a slot; what was stored before the value seen is visible afterwards.
     fn load(&self, index: usize) -> u64;
+    /// Reads a slot without ordering what is read afterwards; [`Slots::settle`] does that for all
+    /// that were read so, which leaves the compiler free to keep its registers meanwhile.
+    fn glance(&self, index: usize) -> u64 {
+        self.load(index)
+    }
+    /// What was stored before the values that were glanced at is visible afterwards.
+    fn settle(&self) {}
     /// Writes a slot after everything that was stored before.
     fn store(&self, index: usize, value: u64);
     /// Whether there are no slots: never.
@@ -163,6 +170,28 @@ impl<S: Slots> Consumer<S> {
         let position = self.next.wrapping_add(ahead);
         let entry = self.slots.load((position & self.mask) as usize);
         ((entry ^ lap_of(position, self.lap_shift)) & Descriptor::LAP == 0).then_some(entry)
+    }
+
+    /// Looks at up to `max` entries that have been written and hands each to `f`, which says whether
+    /// to go on. Each is read once. What they stand for may be read after this.
+    #[inline]
+    pub fn scan(&self, max: u32, mut f: impl FnMut(u32, u64) -> bool) {
+        let Consumer {
+            slots,
+            mask,
+            lap_shift,
+            next,
+        } = self;
+        let (mask, lap_shift, next) = (*mask, *lap_shift, *next);
+        for ahead in 0..max.min(mask + 1) {
+            let position = next.wrapping_add(ahead);
+            let entry = slots.glance((position & mask) as usize);
+            let written = (entry ^ lap_of(position, lap_shift)) & Descriptor::LAP == 0;
+            if !written || !f(ahead, entry) {
+                break;
+            }
+        }
+        slots.settle();
     }
 
     /// Steps over `count` entries that were peeked.

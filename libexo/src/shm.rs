@@ -14,7 +14,7 @@ use std::cell::{Cell, OnceCell};
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -253,6 +253,16 @@ impl Slots for Words {
     }
 
     #[inline]
+    fn glance(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn settle(&self) {
+        fence(Ordering::Acquire);
+    }
+
+    #[inline]
     fn store(&self, index: usize, value: u64) {
         debug_assert_eq!(self.map.access, Access::ReadWrite);
         self.word(index).store(value, Ordering::Release);
@@ -361,19 +371,22 @@ impl Segments {
         self.maps.get(index).and_then(OnceCell::get)
     }
 
-    /// What a descriptor points at; none where it is malformed, or that is empty or not inside a
-    /// mapped segment.
+    /// Whether a descriptor is well formed, points at something, and does so inside a mapped
+    /// segment. Brings its first line near.
     #[inline]
-    pub fn bytes(&self, descriptor: Descriptor) -> Option<PeerBytes<'_>> {
+    pub fn admit(&self, descriptor: Descriptor) -> bool {
         let (base, len) = self.views[descriptor.segment() % SEGMENTS_MAX].get();
         let (from, count) = (descriptor.offset(), descriptor.len());
-        if count == 0 || from + count > len || !descriptor.well_formed() {
-            return None;
-        }
+        // A hint: it may name anything.
+        prefetch_read(base.as_ptr().wrapping_add(from));
+        (count != 0) & (from + count <= len) & descriptor.well_formed()
+    }
+
+    /// What a descriptor that was [admitted](Segments::admit) points at; none for others.
+    #[inline]
+    pub fn bytes(&self, descriptor: Descriptor) -> Option<PeerBytes<'_>> {
         let map = self.maps[descriptor.segment() % SEGMENTS_MAX].get()?;
-        // SAFETY: `from..from + count` lies inside the mapping, which `maps` keeps as long as
-        // `self` lives. The sum can't overflow: an offset has 30 bits and a length 16.
-        Some(unsafe { PeerBytes::new(map, base.add(from), count) })
+        map.peer_bytes(descriptor.offset(), descriptor.len())
     }
 }
 

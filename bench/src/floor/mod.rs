@@ -35,7 +35,12 @@ struct LineStream {
 
 /// The rows of this module.
 pub fn rows() -> Vec<Box<dyn Row>> {
-    vec![Box::new(LineStream { best: Mutex::new(Vec::new()) }), Box::new(PingPong)]
+    vec![
+        Box::new(LineStream {
+            best: Mutex::new(Vec::new()),
+        }),
+        Box::new(PingPong),
+    ]
 }
 
 /// One run of two workers over shared memory.
@@ -96,7 +101,11 @@ impl LineStream {
         if let Some(variant) = known(&self.best.lock().expect("no holder panics")) {
             return Ok(variant);
         }
-        let trial = Plan { duration: TRIAL, warm_up: TRIAL / 4, ..plan.clone() };
+        let trial = Plan {
+            duration: TRIAL,
+            warm_up: TRIAL / 4,
+            ..plan.clone()
+        };
         let mut best: Option<(f64, Variant)> = None;
         for variant in stream::variants(plan.size, plan.burst) {
             let rate = self.measure(&trial, variant)?.mpps();
@@ -105,7 +114,10 @@ impl LineStream {
             }
         }
         let (_, variant) = best.context("no ring fits packets of this size")?;
-        self.best.lock().expect("no holder panics").push((key, variant));
+        self.best
+            .lock()
+            .expect("no holder panics")
+            .push((key, variant));
         Ok(variant)
     }
 

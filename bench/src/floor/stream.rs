@@ -34,7 +34,11 @@ pub(super) struct Variant {
 
 impl Variant {
     pub(super) fn mode(self) -> &'static str {
-        if self.entries { "an 8-byte entry per packet" } else { "a counter per burst" }
+        if self.entries {
+            "an 8-byte entry per packet"
+        } else {
+            "a counter per burst"
+        }
     }
 }
 
@@ -47,7 +51,11 @@ pub(super) fn variants(size: usize, burst: usize) -> Vec<Variant> {
     for slots in rings.into_iter().filter(fits) {
         for prefetch in [0, 4, 16, 32] {
             for entries in [true, false] {
-                all.push(Variant { slots, prefetch, entries });
+                all.push(Variant {
+                    slots,
+                    prefetch,
+                    entries,
+                });
             }
         }
     }
@@ -75,7 +83,8 @@ impl Stream<'_> {
 
     #[inline(always)]
     fn packet(&self, seq: u64) -> *mut u8 {
-        self.memory.at(PACKETS + self.stride * (seq as usize & (self.variant.slots - 1)))
+        self.memory
+            .at(PACKETS + self.stride * (seq as usize & (self.variant.slots - 1)))
     }
 
     #[inline(always)]
@@ -91,7 +100,12 @@ impl Stream<'_> {
 
 pub(super) fn work(job: &Job, variant: Variant, meter: Meter, memory: &Memory) -> Result<Report> {
     let size = job.plan.size;
-    let stream = Stream { memory, variant, stride: size.next_multiple_of(64), size };
+    let stream = Stream {
+        memory,
+        variant,
+        stride: size.next_multiple_of(64),
+        size,
+    };
     let burst = job.plan.burst as u64;
     Ok(match (job.role, size) {
         // A size that the compiler knows leaves nothing but the loads and stores themselves.

@@ -4,13 +4,14 @@
 
 use libexo::abi::port::{Layout, PortFlags, SEGMENTS_MAX};
 use libexo::abi::status::Status;
+use libexo::abi::tap::TAP_PREFIX;
 use libexo::abi::wire::{ErrorCode, ObjectKind, PageKind, PortName, Rights};
 
 use super::{Asker, Verdict, allow, refused};
 use crate::accounts::Account;
 use crate::bell::Bell;
 use crate::captable::{CapView, NewObject, ObjectId, ObjectState};
-use crate::ports::{Holder, TAP_PREFIX, TAPPABLE_LEN};
+use crate::ports::Holder;
 use crate::state::{Answer, Cause, FdRef, State, bytes_of};
 
 /// Least packet memory in a segment: one page.
@@ -158,10 +159,7 @@ impl State {
 
     pub(super) fn port_tap(&mut self, by: &Asker, name: PortName, on: bool) -> Verdict {
         allow(by.grant.admin)?;
-        if name.as_str().len() > TAPPABLE_LEN {
-            return Err(ErrorCode::Unsupported);
-        }
-        let port = self.ports.named(&name).ok_or(ErrorCode::NotFound)?;
+        let port = self.ports.may_tap(&name, by.id)?;
         self.set_tap(port, on.then_some(by.id));
         Ok(Answer::default())
     }

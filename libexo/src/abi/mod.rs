@@ -5,10 +5,14 @@
 //!
 //! - [`wire`]: the records on exod's socket.
 //! - [`status`]: the table of one word per handle that exod writes and a client reads.
+//! - [`tap`]: what a tapped side of a port mirrors.
 //! - [`port`]: how a port's segment is laid out, and the 8-byte descriptors and returns in it.
+
+#![forbid(unsafe_code)]
 
 pub mod port;
 pub mod status;
+pub mod tap;
 pub mod wire;
 
 /// Version of everything in this room. Both ends refuse another one, in the hello.

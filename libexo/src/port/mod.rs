@@ -36,6 +36,7 @@ mod bell;
 mod returns;
 mod rx;
 mod setup;
+mod tap;
 mod tx;
 
 pub use rx::{BURST_MAX, PeerPacket, RxBurst, RxPacket};
@@ -43,6 +44,7 @@ pub use setup::{PortConfig, Waiting};
 
 use bell::Bells;
 use rx::{Rx, Staged};
+use tap::Tap;
 use tx::Tx;
 
 /// Why a side ends a port, as it tells exod.
@@ -88,6 +90,7 @@ pub struct Port {
     over: Cell<Option<End>>,
     /// Losses of this session when the port began.
     losses: u64,
+    tap: Tap,
 }
 
 impl Port {
@@ -133,6 +136,9 @@ impl Port {
         if count == 0 {
             return Err(Tx::<Words>::refusal(&burst[0]));
         }
+        if self.tapped() {
+            self.tap.packets(&self.client, &burst[..count]);
+        }
         for packet in burst.drain(..count) {
             self.tx.push(packet, false)?;
         }
@@ -165,7 +171,11 @@ impl Port {
         if credit == 0 {
             return self.starved().map(|()| 0);
         }
-        self.tx.push_filled(credit as u32, len, fill);
+        if self.tapped() {
+            self.push_mirrored(credit as u32, len, fill);
+        } else {
+            self.tx.push_filled(credit as u32, len, fill);
+        }
         self.bells.ring_if_asleep();
         Ok(credit)
     }
@@ -221,6 +231,9 @@ impl Port {
         if self.check(credit)? < pieces {
             self.starved()?;
             return Ok(Some((head, body)));
+        }
+        if self.tapped() {
+            self.tap.forwarded(&self.client, &head, &body, skip);
         }
         self.tx.push_chain(head, rest, body)?;
         Ok(None)
@@ -315,7 +328,10 @@ impl Port {
     /// Sleeps until there is a packet, a return, or news from exod. True unless the time ran out.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool> {
         self.flush()?;
+        // Before the status is looked at: what exod changes from here on rings again.
+        self.client.take_event()?;
         self.gone()?;
+        self.heed_tap(self.status.load());
         let (tx, rx) = (&self.tx, &self.rx);
         let ready = || rx.has_packets() || tx.has_returns();
         let event = self.client.event_fd();
@@ -351,6 +367,7 @@ impl Port {
     #[inline]
     fn nothing(&mut self) -> Result<()> {
         let status = self.status.load();
+        self.heed_tap(status);
         if status.contains(Status::LIVE) && !status.intersects(Status::PEER_GONE) {
             return Ok(());
         }
@@ -377,6 +394,33 @@ impl Port {
             return Err(Error::PeerGone);
         }
         Ok(())
+    }
+
+    /// Whether what is sent now is to be mirrored.
+    #[inline]
+    fn tapped(&mut self) -> bool {
+        let status = self.status.load();
+        self.heed_tap(status);
+        self.tap.is_on()
+    }
+
+    #[inline]
+    fn heed_tap(&mut self, status: Status) {
+        let on = status.contains(Status::TAP);
+        if on != self.tap.is_on() {
+            self.tap.set(on, &self.client);
+        }
+    }
+
+    /// As [`Tx::push_filled`], with a copy of each packet for the tap.
+    #[cold]
+    fn push_mirrored(&mut self, count: u32, len: usize, mut fill: impl FnMut(u32, &mut [u8])) {
+        let tap = &mut self.tap;
+        tap.ready(&self.client);
+        self.tx.push_filled(count, len, |k, packet| {
+            fill(k, packet);
+            tap.copy(packet);
+        });
     }
 
     /// A violation by the peer ends the port, at exod too.

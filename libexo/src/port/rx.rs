@@ -176,38 +176,36 @@ impl Rx {
     #[inline]
     pub(crate) fn stage(&mut self, max: usize) -> Result<Staged> {
         self.shared.settle();
-        let max = max.min(BURST_MAX);
-        let (mut slots, mut packets, mut ahead) = (0, 0, 0);
-        let (ring, segments) = (&self.ring, &self.shared.segments);
+        let max = max.min(BURST_MAX) as u32;
+        let (mut slots, mut packets, mut fault) = (0, 0, None);
+        let (segments, staged) = (&self.shared.segments, &mut self.staged);
         // Never more than the ring has: a writer that goes on writing while we read would lap us.
-        let room = ring.capacity() as usize;
-        for staged in self.staged.iter_mut().take(room) {
-            if packets == max {
-                break;
-            }
-            let Some(entry) = ring.peek(ahead) else {
-                break;
-            };
+        let room = if max == 0 { 0 } else { SLOTS_MAX as u32 };
+        self.ring.scan(room, |ahead, entry| {
             let descriptor = Descriptor(entry);
-            let Some(bytes) = segments.bytes(descriptor) else {
-                return self.refuse(descriptor);
-            };
-            bytes.prefetch();
-            *staged = entry;
-            ahead += 1;
-            if !descriptor.more() {
-                slots = ahead;
-                packets += 1;
-            } else if ahead - slots >= CHAIN_MAX as u32 {
-                return Err(Error::PeerViolation("a chain that is too long"));
+            if !segments.admit(descriptor) {
+                fault = Some(descriptor);
+                return false;
             }
+            staged[ahead as usize] = entry;
+            if descriptor.more() {
+                return ahead + 1 - slots < CHAIN_MAX as u32 || {
+                    fault = Some(descriptor);
+                    false
+                };
+            }
+            slots = ahead + 1;
+            packets += 1;
+            packets < max
+        });
+        if let Some(descriptor) = fault {
+            return self.refuse(descriptor);
         }
         if slots == 0 {
             self.guess();
         } else {
             self.remember(slots)?;
         }
-        let packets = packets as u32;
         Ok(Staged::Ready { slots, packets })
     }
 
@@ -217,7 +215,13 @@ impl Rx {
         if descriptor.well_formed() && self.shared.segments.get(segment).is_none() {
             return Ok(Staged::UnknownSegment(segment));
         }
-        Err(Error::PeerViolation("a descriptor outside its segment"))
+        Err(Error::PeerViolation(
+            if self.shared.segments.admit(descriptor) {
+                "a chain that is too long"
+            } else {
+                "a descriptor outside its segment"
+            },
+        ))
     }
 
     /// Keeps what the next [`Rx::guess`] needs; refuses slots that are still held.

@@ -22,6 +22,7 @@ use super::Port;
 use super::bell::Bells;
 use super::returns::Returns;
 use super::rx::{Rx, Shared};
+use super::tap::Tap;
 use super::tx::Tx;
 
 /// Words of a control line.
@@ -72,6 +73,7 @@ impl PortConfig {
 pub struct Waiting {
     client: Client,
     handle: u64,
+    name: PortName,
     config: PortConfig,
     own: Rc<Mapping>,
     bells: Option<(OwnedFd, OwnedFd)>,
@@ -87,6 +89,7 @@ impl Port {
         Ok(Waiting {
             client: client.clone(),
             handle: made.handle,
+            name,
             config,
             own,
             bells: Some((made.own_bell, made.peer_bell)),
@@ -102,6 +105,7 @@ impl Port {
         assemble(
             client.clone(),
             joined.handle,
+            &name,
             config,
             own,
             bells,
@@ -128,6 +132,7 @@ impl Port {
                     return assemble(
                         client.clone(),
                         joined.handle,
+                        &parsed,
                         config,
                         own,
                         bells,
@@ -163,7 +168,16 @@ impl Waiting {
             return Err(Error::Disconnected);
         };
         let (client, own) = (self.client.clone(), Rc::clone(&self.own));
-        assemble(client, self.handle, self.config, own, bells, peer).map(Some)
+        assemble(
+            client,
+            self.handle,
+            &self.name,
+            self.config,
+            own,
+            bells,
+            peer,
+        )
+        .map(Some)
     }
 
     /// Waits for the peer, up to `timeout`.
@@ -226,9 +240,10 @@ fn check_ring(log2: u32) -> Result<()> {
 }
 
 /// Both segments are there: makes the port, or leaves it.
-fn assemble(
+pub(super) fn assemble(
     client: Client,
     handle: u64,
+    name: &PortName,
     config: PortConfig,
     own: Rc<Mapping>,
     bells: (OwnedFd, OwnedFd),
@@ -236,7 +251,7 @@ fn assemble(
 ) -> Result<Port> {
     // Kept until the port is left: a unit that serves one can't be given back.
     let kept = Rc::clone(&own);
-    let made = lay_out(client.clone(), handle, config, own, bells, peer);
+    let made = lay_out(client.clone(), handle, name, config, own, bells, peer);
     if made.is_err() {
         let _ = client.port_leave(handle, super::LEAVE_DONE);
     }
@@ -248,6 +263,7 @@ fn assemble(
 fn lay_out(
     client: Client,
     handle: u64,
+    name: &PortName,
     config: PortConfig,
     own: Rc<Mapping>,
     bells: (OwnedFd, OwnedFd),
@@ -305,6 +321,7 @@ fn lay_out(
         rest: Vec::new(),
         over: Cell::new(None),
         losses,
+        tap: Tap::new(name, peer.side),
     })
 }
 

@@ -53,7 +53,7 @@ impl<'a> PeerBytes<'a> {
         }
     }
 
-    /// The first `N` bytes, at most [`HEAD_MAX`], copied: what a parser of headers starts from.
+    /// The first `N` bytes, at most `HEAD_MAX`, copied: what a parser of headers starts from.
     /// Shorter packets are [`Error::WrongSize`].
     #[inline]
     pub fn head<const N: usize>(&self) -> Result<[u8; N]> {

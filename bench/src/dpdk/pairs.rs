@@ -1,0 +1,156 @@
+//! DPDK between two cores of one process: what it costs where there is no border to cross.
+//!
+//! `rte-ring` hands mbufs over: one core allocates and writes them, the other reads every byte and frees
+//! them; its round trip is one pointer through two rings and touches no packet. `net-ring` is testpmd
+//! forwarding between two ring ports: pointers alone.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use hdrhistogram::Histogram;
+use serde_json::json;
+
+use super::compile::{library, program};
+use super::eal::Room;
+use super::peer::{self, Peer};
+use super::testpmd::{self, Build, MISSING, Testpmd};
+use super::{BURST_MAX, fits};
+use crate::interrupt;
+use crate::row::{Kind, Plan, Row, Throughput};
+
+/// Bursts with which each of the two rings is started: enough that no core waits for the other.
+const TX_FIRST: u32 = 4;
+
+struct RingRow;
+
+struct NetRingRow {
+    name: String,
+    build: Option<Build>,
+}
+
+/// The rows of this module.
+pub(super) fn rows() -> Vec<Box<dyn Row>> {
+    let mut rows: Vec<Box<dyn Row>> = vec![Box::new(RingRow)];
+    for build in testpmd::each_build() {
+        let suffix = build.as_ref().map_or("", |build| build.suffix);
+        let name = format!("net-ring{suffix}");
+        rows.push(Box::new(NetRingRow { name, build }));
+    }
+    rows
+}
+
+impl RingRow {
+    fn start(role: &str, plan: &Plan, room: &Room) -> Result<Peer> {
+        let mut command = Command::new(program()?);
+        room.furnish(&mut command, peer::MEMORY, &plan.cores);
+        let mut peer = Peer::start(command, role, plan, &[])?;
+        peer.await_link()?;
+        Ok(peer)
+    }
+}
+
+impl Row for RingRow {
+    fn name(&self) -> &str {
+        "rte-ring"
+    }
+
+    fn about(&self) -> &str {
+        "DPDK mbufs through an rte_ring in one process, every byte read; round trip of a pointer alone"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Dpdk
+    }
+
+    fn unavailable(&self) -> Option<String> {
+        library().err()
+    }
+
+    fn supports(&self, size: usize) -> bool {
+        fits(size)
+    }
+
+    fn burst(&self, wanted: usize, _size: usize) -> usize {
+        wanted.clamp(1, BURST_MAX)
+    }
+
+    fn has_round_trip(&self) -> bool {
+        true
+    }
+
+    fn throughput(&self, plan: &Plan) -> Result<Throughput> {
+        let room = Room::new(peer::MEMORY, 1)?;
+        let mut both = Self::start("handoff", plan, &room)?;
+        interrupt::sleep(plan.warm_up)?;
+        let before = both.stats()?;
+        interrupt::sleep(plan.duration)?;
+        let after = both.stats()?;
+        let mut run = peer::between(&before, &after);
+        // One process: what the ring took cannot be lost on the way, and gaps would show.
+        run.sent = run.packets;
+        run.lost = after.lost;
+        run.corrupt = after.corrupt;
+        run.details = peer::details(&room);
+        both.process.end()?;
+        Ok(run)
+    }
+
+    fn round_trip(&self, plan: &Plan) -> Result<Option<Histogram<u64>>> {
+        let room = Room::new(peer::MEMORY, 1)?;
+        let mut both = Self::start("ring", plan, &room)?;
+        let histogram = peer::round_trips(&mut both, plan)?;
+        both.process.end()?;
+        Ok(Some(histogram))
+    }
+}
+
+impl Row for NetRingRow {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn about(&self) -> &str {
+        "testpmd io between two net_ring ports in one process, both directions added; pointers only"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Dpdk
+    }
+
+    fn unavailable(&self) -> Option<String> {
+        self.build.is_none().then(|| MISSING.to_owned())
+    }
+
+    fn supports(&self, size: usize) -> bool {
+        // No byte is looked at, so one size says all.
+        size == super::SIZE_MIN
+    }
+
+    fn burst(&self, wanted: usize, _size: usize) -> usize {
+        wanted.clamp(1, BURST_MAX)
+    }
+
+    fn throughput(&self, plan: &Plan) -> Result<Throughput> {
+        let build = self.build.as_ref().context(MISSING)?;
+        let room = Room::new(testpmd::MEMORY, 1)?;
+        let mut command = build.command();
+        room.furnish(&mut command, testpmd::MEMORY, &plan.cores);
+        command.args(["--vdev=net_ring0", "--vdev=net_ring1"]);
+        let start = format!("start tx_first {TX_FIRST}");
+        let mut both = Testpmd::start(command, "io", plan, &["--nb-cores=2"], &start)?;
+        interrupt::sleep(plan.warm_up)?;
+        let before = [both.stats(0)?, both.stats(1)?];
+        interrupt::sleep(plan.duration)?;
+        let after = [both.stats(0)?, both.stats(1)?];
+        let mut run = testpmd::between(&before[0], &after[0], plan.size);
+        let other = testpmd::between(&before[1], &after[1], plan.size);
+        // The same window twice: packets add up, time does not.
+        run.packets += other.packets;
+        run.bytes += other.bytes;
+        run.sent = run.packets;
+        run.details = testpmd::details(build, &both, &room);
+        run.details.insert("touched".into(), json!("nothing"));
+        both.process.end()?;
+        Ok(run)
+    }
+}
