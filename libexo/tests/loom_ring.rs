@@ -41,6 +41,8 @@ struct Words {
     words: Arc<[AtomicU64; SLOTS]>,
     load: Ordering,
     store: Ordering,
+    /// What settles words that were glanced at.
+    settle: Option<Ordering>,
 }
 
 impl Words {
@@ -48,9 +50,22 @@ impl Words {
         Words::with(Ordering::Acquire, Ordering::Release)
     }
 
+    fn unsettled() -> Words {
+        Words {
+            settle: None,
+            ..Words::new()
+        }
+    }
+
     fn with(load: Ordering, store: Ordering) -> Words {
         let words = Arc::new(std::array::from_fn(|_| AtomicU64::new(0)));
-        Words { words, load, store }
+        let settle = Some(Ordering::Acquire);
+        Words {
+            words,
+            load,
+            store,
+            settle,
+        }
     }
 }
 
@@ -61,6 +76,16 @@ impl Slots for Words {
 
     fn load(&self, index: usize) -> u64 {
         self.words[index].load(self.load)
+    }
+
+    fn glance(&self, index: usize) -> u64 {
+        self.words[index].load(Ordering::Relaxed)
+    }
+
+    fn settle(&self) {
+        if let Some(order) = self.settle {
+            fence(order);
+        }
     }
 
     fn store(&self, index: usize, value: u64) {
@@ -113,88 +138,91 @@ fn sender(descriptors: Words, returns: Words, buffers: Buffers, burst: u32) {
     }
 }
 
-/// Receives all packets in order, reads each one's buffer, and then gives its slot back.
-fn receiver(descriptors: Words, returns: Words, buffers: Buffers, burst: u32) {
+/// How a receiver looks at its ring.
+#[derive(Clone, Copy)]
+enum Look {
+    Peek,
+    Scan,
+}
+
+/// Receives all packets in order, reads each one's buffer, and then gives its slots back.
+fn receiver(descriptors: Words, returns: Words, buffers: Buffers, burst: u32, look: Look) {
     let (mut ring, mut gives) = (Consumer::new(descriptors), Producer::new(returns));
     let mut seen = 0;
     while seen < PACKETS {
-        let mut found = 0;
-        while found < burst && ring.peek(found).is_some() {
-            found += 1;
+        let mut found = Vec::new();
+        match look {
+            Look::Peek => found.extend((0..burst).map_while(|ahead| ring.peek(ahead))),
+            Look::Scan => ring.scan(burst, |_, entry| {
+                found.push(entry);
+                true
+            }),
         }
-        if found == 0 {
+        if found.is_empty() {
             thread::yield_now();
             continue;
         }
-        let first = ring.slot(0) as u32;
-        for ahead in 0..found {
-            // Looked at twice: nobody writes a slot that was not returned.
-            let entry = ring.peek(ahead).expect("it was there") & !Descriptor::LAP;
+        for entry in &found {
             seen += 1;
-            assert_eq!(
-                read(&buffers, entry),
-                seen,
-                "none is skipped, none comes twice"
-            );
+            let payload = read(&buffers, entry & !Descriptor::LAP);
+            assert_eq!(payload, seen, "none is skipped, none comes twice");
         }
-        ring.advance(found);
-        gives.push(Return::new(first, found).0);
+        let (first, count) = (ring.slot(0) as u32, found.len() as u32);
+        ring.advance(count);
+        gives.push(Return::new(first, count).0);
     }
     assert!(ring.peek(0).is_none(), "nothing comes after the last");
 }
 
-fn transfer(descriptors: Words, returns: Words, burst: u32) {
+fn transfer(descriptors: Words, returns: Words, burst: u32, look: Look) {
     let buffers = buffers();
     let (d, r, b) = (descriptors.clone(), returns.clone(), Arc::clone(&buffers));
     let sending = thread::spawn(move || sender(d, r, b, burst));
-    receiver(descriptors, returns, buffers, burst);
+    receiver(descriptors, returns, buffers, burst, look);
     sending.join().expect("the sender");
 }
 
 #[test]
 fn packets_arrive_once_in_order_and_buffers_come_home_unread() {
-    model(|| transfer(Words::new(), Words::new(), 1));
+    model(|| transfer(Words::new(), Words::new(), 1, Look::Peek));
 }
 
 #[test]
 fn bursts_too() {
-    model(|| transfer(Words::new(), Words::new(), SLOTS as u32));
+    model(|| transfer(Words::new(), Words::new(), SLOTS as u32, Look::Peek));
+}
+
+#[test]
+fn bursts_that_are_scanned_too() {
+    model(|| transfer(Words::new(), Words::new(), 1, Look::Scan));
+    model(|| transfer(Words::new(), Words::new(), SLOTS as u32, Look::Scan));
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_payload_behind_a_scan_that_is_not_settled_is_a_race() {
+    model(|| transfer(Words::unsettled(), Words::new(), 1, Look::Scan));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_payload_behind_a_relaxed_descriptor_is_a_race() {
-    model(|| {
-        transfer(
-            Words::with(Ordering::Acquire, Ordering::Relaxed),
-            Words::new(),
-            1,
-        )
-    });
+    let relaxed = || Words::with(Ordering::Acquire, Ordering::Relaxed);
+    model(move || transfer(relaxed(), Words::new(), 1, Look::Peek));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_payload_behind_a_relaxed_look_is_a_race() {
-    model(|| {
-        transfer(
-            Words::with(Ordering::Relaxed, Ordering::Release),
-            Words::new(),
-            1,
-        )
-    });
+    let relaxed = || Words::with(Ordering::Relaxed, Ordering::Release);
+    model(move || transfer(relaxed(), Words::new(), 1, Look::Peek));
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
 fn a_buffer_behind_a_relaxed_return_is_a_race() {
-    model(|| {
-        transfer(
-            Words::new(),
-            Words::with(Ordering::Acquire, Ordering::Relaxed),
-            1,
-        )
-    });
+    let relaxed = || Words::with(Ordering::Acquire, Ordering::Relaxed);
+    model(move || transfer(Words::new(), relaxed(), 1, Look::Peek));
 }
 
 /// How the sender and the sleeper of a doorbell order their store and their load.
