@@ -82,6 +82,7 @@ enum Step {
     Burst(u32),
     Take(u32),
     Look(u32),
+    Scan(u32, u32),
 }
 
 fn step(slots: u32) -> impl Strategy<Value = Step> {
@@ -90,6 +91,7 @@ fn step(slots: u32) -> impl Strategy<Value = Step> {
         (0..=slots).prop_map(Step::Burst),
         (0..=slots).prop_map(Step::Take),
         (0..slots).prop_map(Step::Look),
+        (0..=2 * slots, 0..=slots).prop_map(|(max, stop)| Step::Scan(max, stop)),
     ]
 }
 
@@ -129,6 +131,17 @@ proptest! {
                         None => break,
                     }
                 },
+                Step::Scan(max, stop) => {
+                    let mut seen = Vec::new();
+                    consumer.scan(max, |ahead, entry| {
+                        assert_eq!(ahead as usize, seen.len());
+                        seen.push(entry & !Descriptor::LAP);
+                        ahead < stop
+                    });
+                    let most = max.min(stop + 1) as usize;
+                    let expected: Vec<u64> = model.iter().copied().take(most).collect();
+                    prop_assert_eq!(seen, expected);
+                }
                 Step::Look(ahead) => {
                     let seen = consumer.peek(ahead).map(|entry| entry & !Descriptor::LAP);
                     prop_assert_eq!(seen, model.get(ahead as usize).copied());

@@ -68,6 +68,10 @@ pub struct RawPeer {
     pub peer: Memory,
     pub layout: Layout,
     pub log2: u32,
+    /// Our unit, readable and writable.
+    pub unit_fd: OwnedFd,
+    /// The other side's, to be read.
+    pub peer_fd: OwnedFd,
     pub own_bell: OwnedFd,
     pub peer_bell: OwnedFd,
 }
@@ -85,6 +89,8 @@ impl RawPeer {
             peer: Memory::peers(&joined.peer),
             layout: Layout::new(joined.peer.ring_log2),
             log2: joined.peer.ring_log2,
+            unit_fd: unit.fd,
+            peer_fd: joined.peer.fd,
             own_bell: joined.own_bell,
             peer_bell: joined.peer_bell,
             client,
