@@ -45,10 +45,12 @@ struct Options {
     #[arg(long, global = true, default_value = "echo")]
     name: String,
     /// Packets to send
-    #[arg(long, global = true, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, global = true, default_value_t = 100_000)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
     /// Bytes in each
-    #[arg(long, global = true, default_value_t = 64, value_parser = clap::value_parser!(u16).range(8..=2048))]
+    #[arg(long, global = true, default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u16).range(8..=2048))]
     size: u16,
 }
 
