@@ -1,7 +1,7 @@
 //! Cycles of the timestamp counter, and how long one takes.
 //!
-//! The counter is read without a system call (about 10 ns), which a round trip of 300 ns can bear. Where
-//! there is none (other architectures), a cycle is a nanosecond of the monotonic clock.
+//! The counter is read without a system call (about 10 ns), which a round trip of 300 ns can bear.
+//! Where there is none (other architectures), a cycle is a nanosecond of the monotonic clock.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};

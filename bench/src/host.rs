@@ -93,7 +93,8 @@ pub fn allowed_cores() -> Result<Vec<usize>> {
         .collect())
 }
 
-/// Two cores that are not threads of one core; not the first where there are others, since interrupts go there.
+/// Two cores that are not threads of one core; not the first where there are others, since
+/// interrupts go there.
 pub fn choose_cores() -> Result<[usize; 2]> {
     let allowed = allowed_cores()?;
     let mut physical: Vec<usize> = Vec::new();
@@ -169,7 +170,8 @@ struct Ticks {
     total: u64,
 }
 
-/// The `cpu` line of /proc/stat: user nice system idle iowait irq softirq steal (then guest, part of user).
+/// The `cpu` line of /proc/stat: user nice system idle iowait irq softirq steal (then guest, part
+/// of user).
 fn ticks(stat: &str) -> Ticks {
     let fields = stat
         .lines()
@@ -187,7 +189,8 @@ fn ticks(stat: &str) -> Ticks {
     }
 }
 
-/// Microseconds in which some task waited for a core, since boot; 0 where the kernel does not count them.
+/// Microseconds in which some task waited for a core, since boot; 0 where the kernel does not count
+/// them.
 fn waiting_us(pressure: &str) -> u64 {
     let some = pressure.lines().find(|line| line.starts_with("some"));
     some.and_then(|line| line.rsplit_once("total=")?.1.parse().ok())

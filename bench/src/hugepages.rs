@@ -1,7 +1,8 @@
 //! Hugepages borrowed for the time of a run, for peers that cannot do without.
 //!
-//! A lease raises the kernel's pool only by what is missing, and takes exactly that away again when it is
-//! dropped, also after Ctrl-C. Raising needs root; without it whatever is free already must do.
+//! A lease raises the kernel's pool only by what is missing, and takes exactly that away again when
+//! it is dropped, also after Ctrl-C. Raising needs root; without it whatever is free already must
+//! do.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -45,7 +46,8 @@ impl Lease {
         fs::write(format!("{POOL}/nr_hugepages"), (total + missing).to_string()).with_context(|| {
             format!("{free} hugepages are free and {pages} are needed: run as root, or `sysctl vm.nr_hugepages={}`", total + missing)
         })?;
-        // The kernel gives what it finds and reports no error; the lease puts that much back on any way out.
+        // The kernel gives what it finds and reports no error; the lease puts that much back on any
+        // way out.
         let lease = Self {
             added: read("nr_hugepages")?.saturating_sub(total),
         };

@@ -1,4 +1,5 @@
-//! Ctrl-C: a flag that every wait looks at, so that whatever was changed is put back on the way out.
+//! Ctrl-C: a flag that every wait looks at, so that whatever was changed is put back on the way
+//! out.
 #![forbid(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};

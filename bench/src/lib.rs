@@ -1,12 +1,12 @@
 //! netbench: packet rates of this project beside what a user would pick instead.
 //!
 //! `row` is the contract: one way to move packets, run once. `worker` runs its two sides as two
-//! processes on two cores; `pattern` is what the packets carry, so that a lost or damaged one shows.
-//! `kernel`, `dpdk`, `floor` and `port` are the rows, and `catalog` lists them.
+//! processes on two cores; `pattern` is what the packets carry, so that a lost or damaged one
+//! shows. `kernel`, `dpdk`, `floor` and `port` are the rows, and `catalog` lists them.
 //!
-//! `runner` measures cells in rounds, `record` turns them into figures with their spread, `table` and
-//! `report` show them, `targets` and `verify` hold them against what was promised. `host` says which
-//! machine it was and how quiet.
+//! `runner` measures cells in rounds, `record` turns them into figures with their spread, `table`
+//! and `report` show them, `targets` and `verify` hold them against what was promised. `host` says
+//! which machine it was and how quiet.
 
 pub mod catalog;
 pub mod cli;

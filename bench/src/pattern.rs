@@ -1,9 +1,9 @@
 //! What a packet carries: bytes that the sender writes and the receiver can check.
 //!
-//! The whole definition: a packet of `n` bytes is the first `n` bytes of the little-endian 64-bit words
-//! `word(i) = seq + i * STEP` (modulo 2^64), i = 0, 1, 2, ... So the first word is the sequence number, and
-//! every other word depends on it and on its own position: a flipped bit, a moved word or half of an
-//! older packet is found. In C:
+//! The whole definition: a packet of `n` bytes is the first `n` bytes of the little-endian 64-bit
+//! words `word(i) = seq + i * STEP` (modulo 2^64), i = 0, 1, 2, ... So the first word is the
+//! sequence number, and every other word depends on it and on its own position: a flipped bit, a
+//! moved word or half of an older packet is found. In C:
 //!
 //! ```c
 //! for (i = 0; i < n / 8; i++) word[i] = seq + i * 0x9E3779B97F4A7C15ull;   // the rest: its first n % 8 bytes
@@ -12,9 +12,9 @@
 //! One addition and one comparison per word run near memory speed. The widest instructions that the
 //! processor has are chosen at run time; short packets stay inline, where a call would cost more.
 //!
-//! The `_raw` functions take pointers because a receiver also checks memory that another process may
-//! write meanwhile, which must not become a slice. Such a race changes the answer, never the safety: each
-//! byte is read once, and nothing is derived from it but a comparison.
+//! The `_raw` functions take pointers because a receiver also checks memory that another process
+//! may write meanwhile, which must not become a slice. Such a race changes the answer, never the
+//! safety: each byte is read once, and nothing is derived from it but a comparison.
 
 /// Distance of two neighbouring words: odd, and with bits everywhere.
 pub const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -40,15 +40,16 @@ pub fn check(buf: &[u8], seq: u64) -> bool {
 
 /// The sequence number that `buf` claims, when all its bytes agree with it.
 ///
-/// For links that lose packets, where the receiver cannot know which one comes next. With fewer than 16
-/// bytes there is nothing that a damaged sequence number could disagree with.
+/// For links that lose packets, where the receiver cannot know which one comes next. With fewer
+/// than 16 bytes there is nothing that a damaged sequence number could disagree with.
 #[inline]
 pub fn sequence(buf: &[u8]) -> Option<u64> {
     let seq = u64::from_le_bytes(*buf.first_chunk()?);
     check(buf, seq).then_some(seq)
 }
 
-/// Whether `words`, read as little-endian, are the words of packet `seq`, for a receiver that reads words.
+/// Whether `words`, read as little-endian, are the words of packet `seq`, for a receiver that reads
+/// words.
 #[inline]
 pub fn check_words(words: impl IntoIterator<Item = u64>, seq: u64) -> bool {
     let mut checker = Checker::new(seq);
@@ -122,7 +123,8 @@ pub unsafe fn fill_raw(ptr: *mut u8, len: usize, seq: u64) {
 /// Whether the `len` bytes at `ptr` are packet `seq`; each byte is read once.
 ///
 /// # Safety
-/// `ptr` is valid for reads of `len` bytes; any alignment. Another process may write them meanwhile.
+/// `ptr` is valid for reads of `len` bytes; any alignment. Another process may write them
+/// meanwhile.
 #[inline]
 pub unsafe fn check_raw(ptr: *const u8, len: usize, seq: u64) -> bool {
     // SAFETY: the caller's promise is the callee's condition; the features were detected.
@@ -248,7 +250,8 @@ mod x86 {
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn fill_avx2(ptr: *mut u8, len: usize, seq: u64) {
         let whole = len / 32 * 32;
-        // SAFETY: LANES has at least 32 bytes; every vector lies inside the first `whole` of `len` bytes.
+        // SAFETY: LANES has at least 32 bytes; every vector lies inside the first `whole` of `len`
+        // bytes.
         unsafe {
             let lanes = _mm256_loadu_si256(LANES.as_ptr().cast());
             let mut value = _mm256_add_epi64(_mm256_set1_epi64x(seq as i64), lanes);
@@ -267,7 +270,8 @@ mod x86 {
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn check_avx2(ptr: *const u8, len: usize, seq: u64) -> bool {
         let whole = len / 32 * 32;
-        // SAFETY: LANES has at least 32 bytes; every vector lies inside the first `whole` of `len` bytes.
+        // SAFETY: LANES has at least 32 bytes; every vector lies inside the first `whole` of `len`
+        // bytes.
         unsafe {
             let lanes = _mm256_loadu_si256(LANES.as_ptr().cast());
             let mut value = _mm256_add_epi64(_mm256_set1_epi64x(seq as i64), lanes);
@@ -356,7 +360,8 @@ mod tests {
                 buf[bit / 8] ^= 1 << (bit % 8);
                 assert!(!check(&buf, 99), "bit {bit} of {len} bytes");
                 assert_eq!(sequence(&buf), None, "bit {bit} of {len} bytes");
-                // SAFETY: the pointers and lengths are those of `buf`, and the features were detected.
+                // SAFETY: the pointers and lengths are those of `buf`, and the features were
+                // detected.
                 unsafe {
                     assert!(!check_portable(buf.as_ptr(), len, 99));
                     #[cfg(target_arch = "x86_64")]

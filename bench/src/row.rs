@@ -1,9 +1,9 @@
 //! A row: one way to move packets from one process to another, that netbench can measure.
 //!
-//! A row knows how to set its link up, run it once and count honestly. It does not repeat, compare or
-//! print: spread over repeats, tables and targets are made by the runner from the figures of single
-//! runs. Every packet is written by the sender and read and checked by the receiver (`pattern`), in
-//! two processes on two cores (`worker`), unless the row's `about` says otherwise.
+//! A row knows how to set its link up, run it once and count honestly. It does not repeat, compare
+//! or print: spread over repeats, tables and targets are made by the runner from the figures of
+//! single runs. Every packet is written by the sender and read and checked by the receiver
+//! (`pattern`), in two processes on two cores (`worker`), unless the row's `about` says otherwise.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -63,7 +63,8 @@ pub struct Throughput {
     pub corrupt: u64,
     /// Timestamp-counter cycles of the window at the receiver.
     pub cycles: u64,
-    /// What a reader needs to judge the figure: driver, mode, page kind, ring size, buffer stride, ...
+    /// What a reader needs to judge the figure: driver, mode, page kind, ring size, buffer stride,
+    /// ...
     pub details: Map<String, Value>,
 }
 
@@ -125,7 +126,8 @@ pub trait Row: Send + Sync {
     /// Whether packets of `size` bytes fit.
     fn supports(&self, size: usize) -> bool;
 
-    /// The burst that is really used when `wanted` is asked for; a constant for rows without bursts.
+    /// The burst that is really used when `wanted` is asked for; a constant for rows without
+    /// bursts.
     fn burst(&self, wanted: usize, _size: usize) -> usize {
         wanted
     }
@@ -153,7 +155,8 @@ pub trait Row: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// The part of this row that runs in a worker process, pinned, inherited descriptors in `job.fds`.
+    /// The part of this row that runs in a worker process, pinned, inherited descriptors in
+    /// `job.fds`.
     fn work(&self, job: Job, _link: Link) -> Result<Report> {
         bail!("the row `{}` has no worker for {:?}", self.name(), job.role)
     }

@@ -1,7 +1,7 @@
 //! Runs cells (row, size, burst) round by round: every cell once, then every cell again.
 //!
-//! Rounds rather than repeats in a row, because machines drift over minutes: what is compared was measured at
-//! nearly the same time, and the spread shows what drift there was.
+//! Rounds rather than repeats in a row, because machines drift over minutes: what is compared was
+//! measured at nearly the same time, and the spread shows what drift there was.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What people read: a table per kind of figure, and the machine above it. Colours only on a terminal.
+//! What people read: a table per kind of figure, and the machine above it. Colours only on a
+//! terminal.
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;

@@ -1,5 +1,5 @@
-//! `netbench targets`: measures what the promises need, holds one figure against the other, says which
-//! promise is met. A missing peer is a promise that is not met, with the reason.
+//! `netbench targets`: measures what the promises need, holds one figure against the other, says
+//! which promise is met. A missing peer is a promise that is not met, with the reason.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;

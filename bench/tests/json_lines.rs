@@ -1,4 +1,5 @@
-//! Whether a run's JSON lines have the shape that readers rely on, and no packet was lost or damaged.
+//! Whether a run's JSON lines have the shape that readers rely on, and no packet was lost or
+//! damaged.
 //!
 //! The rules are tried on lines that break them. Where `NETBENCH_JSON` names a file with the output
 //! of a run that compared all rows (`netbench --json`), that file is held against them too.

@@ -1,14 +1,15 @@
 //! Where descriptors of unknown make go to be closed.
 //!
 //! A client can send any file. Closing one may sleep for as long as its maker likes: a FUSE file
-//! waits for its server's answer, a socket lingers. The same holds for a session's own socket, since
-//! messages that were never read hold files too, and closing it closes them. So the loop makes one
-//! call alone on such a descriptor, `F_GET_SEALS`, which only memory files answer and which never
-//! sleeps; then it comes here, unread.
+//! waits for its server's answer, a socket lingers. The same holds for a session's own socket,
+//! since messages that were never read hold files too, and closing it closes them. So the loop
+//! makes one call alone on such a descriptor, `F_GET_SEALS`, which only memory files answer and
+//! which never sleeps; then it comes here, unread.
 //!
-//! One thread closes as long as closing works. When all are stuck, the next descriptor gets a thread
-//! of its own, up to [`THREADS_MAX`]; beyond that they wait in line. A session counts against its
-//! user's limit until its socket is closed here, so what one user can have stuck is bounded too.
+//! One thread closes as long as closing works. When all are stuck, the next descriptor gets a
+//! thread of its own, up to [`THREADS_MAX`]; beyond that they wait in line. A session counts
+//! against its user's limit until its socket is closed here, so what one user can have stuck is
+//! bounded too.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,9 @@
 //! Slow kernel calls, off the server's loop.
 //!
 //! Making a unit clears pages; breaking one shoots down other cores' translations; a file's last
-//! close may free gigabytes. The loop posts such a call here and goes on; when a worker has made it,
-//! its result waits in a channel and the loop is woken. A call that hangs takes one worker with it
-//! and nothing else.
+//! close may free gigabytes. The loop posts such a call here and goes on; when a worker has made
+//! it, its result waits in a channel and the loop is woken. A call that hangs takes one worker with
+//! it and nothing else.
 
 #![forbid(unsafe_code)]
 

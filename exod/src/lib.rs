@@ -1,9 +1,10 @@
 //! The exo daemon: owns raw resources, hands out capabilities, takes them back.
 //!
-//! Pure state first: [`captable`] says who holds what, [`ports`] which sides make a port. [`frames`]
-//! binds and unbinds memory for real. A request is decoded ([`decode`]: everything checked, nothing
-//! changed), then invoked ([`invoke`]). The [`server`] loop carries records between the two and
-//! never sleeps in the kernel: slow calls are [`jobs`], hostile descriptors go to the [`closer`].
+//! Pure state first: [`captable`] says who holds what, [`ports`] which sides make a port.
+//! [`frames`] binds and unbinds memory for real. A request is decoded ([`decode`]: everything
+//! checked, nothing changed), then invoked ([`invoke`]). The [`server`] loop carries records
+//! between the two and never sleeps in the kernel: slow calls are [`jobs`], hostile descriptors go
+//! to the [`closer`].
 
 pub mod accounts;
 pub mod bell;

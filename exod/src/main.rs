@@ -18,8 +18,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 /// Owns raw resources of this machine (frames of memory, ports), hands them out to applications as
 /// capabilities, and takes them back.
 ///
-/// Applications need no privilege: they connect to exod's socket, and the configuration says who may
-/// hold what. Whoever no rule names is refused, so exod without a configuration serves nobody.
+/// Applications need no privilege: they connect to exod's socket, and the configuration says who
+/// may hold what. Whoever no rule names is refused, so exod without a configuration serves nobody.
 #[derive(Parser)]
 #[command(version, after_long_help = AFTER_HELP)]
 struct Options {

@@ -1,8 +1,8 @@
 //! Who may hold what, and how much.
 //!
 //! A policy is a list of rules; the first that names the peer decides, and nobody whom no rule
-//! names gets in. A rule that leaves a key out grants nothing of that kind. The limits are per user,
-//! not per session, so a second connection buys nothing.
+//! names gets in. A rule that leaves a key out grants nothing of that kind. The limits are per
+//! user, not per session, so a second connection buys nothing.
 
 #![forbid(unsafe_code)]
 

@@ -125,7 +125,8 @@ fn files_in_messages_that_are_never_read_are_closed_too() {
         let (end, other) = std::os::unix::net::UnixStream::pair().expect("a pair");
         let client = Client::of(exod);
         client.send_bytes(&[1], &[]).expect("a violation");
-        // Behind the violation: exod closes the socket with this still in it. It may be gone by now.
+        // Behind the violation: exod closes the socket with this still in it. It may be gone by
+        // now.
         let _ = client.send_bytes(ping().as_bytes(), &[end.as_fd()]);
         drop(end);
         assert!(client.ended());

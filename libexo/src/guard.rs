@@ -8,8 +8,8 @@
 //! thread reads them finds it risen.
 //!
 //! Any other SIGBUS goes to the handler that was there before, or kills as it always did. System
-//! calls on lost memory see EFAULT and never come here. Two threads that touch the same hole at once
-//! may each map zeroes, so what is stored into lost memory may be lost again.
+//! calls on lost memory see EFAULT and never come here. Two threads that touch the same hole at
+//! once may each map zeroes, so what is stored into lost memory may be lost again.
 //!
 //! Not every loss comes this way: see [`crate::status`].
 //!
@@ -34,8 +34,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The handler takes no lock, allocates nothing and makes raw system calls only. It knows the ranges
-//! from a fixed array in which each slot is *one* word, so it can never see half of a change.
+//! The handler takes no lock, allocates nothing and makes raw system calls only. It knows the
+//! ranges from a fixed array in which each slot is *one* word, so it can never see half of a
+//! change.
 
 use std::cell::OnceCell;
 use std::ffi::{c_int, c_void};
@@ -300,8 +301,8 @@ fn call(
 
 /// What SIGBUS does now. Async-signal-safe.
 fn current_action() -> libc::sigaction {
-    // SAFETY: a sigaction of zeroes is a valid one (the default action); asking changes nothing, and
-    // cannot fail for a signal that exists.
+    // SAFETY: a sigaction of zeroes is a valid one (the default action); asking changes nothing,
+    // and cannot fail for a signal that exists.
     unsafe {
         let mut action = zeroed();
         libc::sigaction(libc::SIGBUS, null_mut(), &mut action);

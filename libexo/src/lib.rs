@@ -2,7 +2,8 @@
 //!
 //! exod owns frames of memory and hands them out as capabilities. This library uses them: it maps
 //! what was granted, and from then on nobody asks anybody. Two applications that do not trust each
-//! other exchange packets over a [`port`], each writing only its own memory and reading the other's.
+//! other exchange packets over a [`port`], each writing only its own memory and reading the
+//! other's.
 //!
 //! ```
 //! use std::time::Duration;

@@ -207,7 +207,8 @@ impl Mempool {
     pub(crate) fn reclaim_burst(&self, mut next: impl FnMut() -> Option<InFlight>) {
         let inner = self.inner();
         let mut tail = inner.tail.get();
-        // SAFETY: as in `Inner::take`; `next` is a closure of the port's own that leaves pools alone.
+        // SAFETY: as in `Inner::take`; `next` is a closure of the port's own that leaves pools
+        // alone.
         let free = unsafe { &mut *inner.free.get() };
         let mask = free.len() - 1;
         while let Some(flight) = next() {

@@ -172,8 +172,8 @@ impl<S: Slots> Consumer<S> {
         ((entry ^ lap_of(position, self.lap_shift)) & Descriptor::LAP == 0).then_some(entry)
     }
 
-    /// Looks at up to `max` entries that have been written and hands each to `f`, which says whether
-    /// to go on. Each is read once. What they stand for may be read after this.
+    /// Looks at up to `max` entries that have been written and hands each to `f`, which says
+    /// whether to go on. Each is read once. What they stand for may be read after this.
     #[inline]
     pub fn scan(&self, max: u32, mut f: impl FnMut(u32, u64) -> bool) {
         let Consumer {

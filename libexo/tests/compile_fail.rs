@@ -3,9 +3,9 @@
 use libexo::packet::{Mempool, Packet};
 use libexo::port::{Port, RxPacket, Waiting};
 
-/// Each file under `ui` fails for the reason in the `.stderr` beside it, and for no other. The first
-/// run compiles libexo once more, from the same registry cache; a new compiler may say the same
-/// things in other words: `TRYBUILD=overwrite cargo test -p libexo --test compile_fail`.
+/// Each file under `ui` fails for the reason in the `.stderr` beside it, and for no other. The
+/// first run compiles libexo once more, from the same registry cache; a new compiler may say the
+/// same things in other words: `TRYBUILD=overwrite cargo test -p libexo --test compile_fail`.
 #[test]
 fn ownership_is_checked_by_the_compiler() {
     trybuild::TestCases::new().compile_fail("tests/ui/*.rs");

@@ -1,5 +1,5 @@
-//! What is taken out of a burst and what is sent on: a source, a forwarder and a sink, three domains
-//! that do not trust each other, with the payload in the source's memory alone.
+//! What is taken out of a burst and what is sent on: a source, a forwarder and a sink, three
+//! domains that do not trust each other, with the payload in the source's memory alone.
 
 use std::time::{Duration, Instant};
 

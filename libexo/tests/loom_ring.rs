@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Without `--cfg loom` there is nothing here. loom runs each model once for every interleaving and
-//! every value that a load may return; it fails on a data race of a cell, and when all threads wait.
-//! Each model has a twin with one ordering taken out, in which loom must find the fault.
+//! every value that a load may return; it fails on a data race of a cell, and when all threads
+//! wait. Each model has a twin with one ordering taken out, in which loom must find the fault.
 
 #![cfg(loom)]
 
@@ -25,8 +25,8 @@ const SLOTS: usize = 2;
 /// Packets that go over it: each slot in two laps.
 const PACKETS: u64 = 4;
 
-/// Forced switches in one run. Two are enough for any fault between two accesses; a third is for the
-/// way back.
+/// Forced switches in one run. Two are enough for any fault between two accesses; a third is for
+/// the way back.
 const SWITCHES_MAX: usize = 3;
 
 fn model(f: impl Fn() + Sync + Send + 'static) {

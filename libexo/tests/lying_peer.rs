@@ -1,6 +1,6 @@
 //! A port whose other side writes whatever it likes into its own segment: the honest side answers
-//! with an error or goes on. It never panics, hangs, or looks outside of what it was given, and exod
-//! tells the liar that the port is over.
+//! with an error or goes on. It never panics, hangs, or looks outside of what it was given, and
+//! exod tells the liar that the port is over.
 
 use std::time::{Duration, Instant};
 
@@ -594,8 +594,8 @@ fn random_words() {
     assert!(found > 0);
 }
 
-/// Lies that were interesting once, one file each: a line is a ring (`d`, `r`), a control word (`c`),
-/// its slot and its word, or `turn`. A `#` begins a comment.
+/// Lies that were interesting once, one file each: a line is a ring (`d`, `r`), a control word
+/// (`c`), its slot and its word, or `turn`. A `#` begins a comment.
 #[test]
 fn the_corpus() {
     let exod = exod();

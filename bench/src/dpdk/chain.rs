@@ -1,10 +1,11 @@
 //! Forwarding with a rewrite of the MAC addresses: what the three-process `l2fwd` is held against.
 //!
-//! Two ways to do it with DPDK on two cores, and the better one counts. `memif-macswap` has two processes:
-//! testpmd's flowgen makes packets and takes them back, testpmd's macswap returns them. In
-//! `memif-macswap-chain` a source, a forwarder and a sink are three processes of our own program; source and
-//! sink share a core and yield it when they cannot go on. testpmd as the forwarder would drop what the sink
-//! cannot take in its turn, which is nearly all. Nobody reads the payload after the source wrote it.
+//! Two ways to do it with DPDK on two cores, and the better one counts. `memif-macswap` has two
+//! processes: testpmd's flowgen makes packets and takes them back, testpmd's macswap returns them.
+//! In `memif-macswap-chain` a source, a forwarder and a sink are three processes of our own
+//! program; source and sink share a core and yield it when they cannot go on. testpmd as the
+//! forwarder would drop what the sink cannot take in its turn, which is nearly all. Nobody reads
+//! the payload after the source wrote it.
 
 use std::process::Command;
 
@@ -21,7 +22,8 @@ use crate::row::{Kind, Plan, Row, Throughput};
 
 /// Slots of flowgen's ring, as log2.
 const RING_LOG2: u32 = 10;
-/// Slots of the chain's rings: source and sink take turns on their core, and move this much in a turn.
+/// Slots of the chain's rings: source and sink take turns on their core, and move this much in a
+/// turn.
 const CHAIN_RING_LOG2: u32 = 10;
 
 /// testpmd's flowgen makes frames up to Ethernet's size.

@@ -1,7 +1,8 @@
 //! Compiles `bench/dpdk` when it is first needed, and keeps the binary for the next time.
 //!
-//! The sources are part of this program, so it can be run from anywhere. The binary's name is a hash of all
-//! that went into it: sources, compiler, libdpdk, and the processor that `-march=native` means.
+//! The sources are part of this program, so it can be run from anywhere. The binary's name is a
+//! hash of all that went into it: sources, compiler, libdpdk, and the processor that
+//! `-march=native` means.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -31,7 +32,8 @@ const FIX: &str = "install them with `apt-get install gcc pkg-config libdpdk-dev
 pub(super) struct Library {
     /// Its version.
     pub(super) version: String,
-    /// The instruction set that it was built for: `corei7` is Debian's, for every x86-64 since 2008.
+    /// The instruction set that it was built for: `corei7` is Debian's, for every x86-64 since
+    /// 2008.
     pub(super) machine: String,
     cflags: Vec<String>,
     libs: Vec<String>,

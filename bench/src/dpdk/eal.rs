@@ -13,13 +13,15 @@ use crate::hugepages::{self, Lease};
 
 /// Bytes of a hugepage, in MiB.
 const HUGEPAGE_MIB: u64 = 2;
-/// Hugepages beyond what the options ask for: each process rounds up, and rings are allocated later.
+/// Hugepages beyond what the options ask for: each process rounds up, and rings are allocated
+/// later.
 const HUGEPAGES_SPARE: u64 = 8;
 
 /// A private directory for sockets and for what DPDK keeps while it runs; gone on drop.
 pub(super) struct Room {
     dir: PathBuf,
-    /// Held until the processes are gone; `None` where the kernel has no hugepage free and gives us none.
+    /// Held until the processes are gone; `None` where the kernel has no hugepage free and gives us
+    /// none.
     lease: Option<Lease>,
 }
 
@@ -57,7 +59,8 @@ fn hugepages_free() -> u64 {
 
 /// Why `processes` would run on other pages than a port does here.
 ///
-/// Without any hugepage everybody is on 4 KiB pages, which is fair; with some, but too few, only DPDK would be.
+/// Without any hugepage everybody is on 4 KiB pages, which is fair; with some, but too few, only
+/// DPDK would be.
 pub(super) fn unavailable(memory: Memory, processes: u64) -> Option<String> {
     let (free, needed) = (hugepages_free(), pages(memory, processes));
     let short = (1..needed).contains(&free) && !Uid::effective().is_root();
@@ -94,8 +97,8 @@ impl Room {
         }
     }
 
-    /// Adds EAL options to a command: one lcore for control on the first of `cores`, then one for packets
-    /// on each of them.
+    /// Adds EAL options to a command: one lcore for control on the first of `cores`, then one for
+    /// packets on each of them.
     pub(super) fn furnish(&self, command: &mut Command, memory: Memory, cores: &[usize]) {
         let mut lcores = format!("0@{}", cores[0]);
         for (index, core) in cores.iter().enumerate() {

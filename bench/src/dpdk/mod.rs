@@ -3,13 +3,14 @@
 //! Two programs, and both are processes of their own that this one starts, watches and ends
 //! (`process`), with sockets and runtime files in a private directory (`eal`):
 //! - testpmd over `net_memif`, whose receiver looks at descriptors only (`testpmd`);
-//! - a small C program on libdpdk (`bench/dpdk`, compiled when first needed: `compile`), whose sender
-//!   writes and whose receiver reads every byte (`peer`).
+//! - a small C program on libdpdk (`bench/dpdk`, compiled when first needed: `compile`), whose
+//!   sender writes and whose receiver reads every byte (`peer`).
 //!
-//! Each row names the program and build that it ran, the pages, the ring and the pool. Hugepages are
-//! borrowed from the kernel for the run; where there are none at all DPDK runs with `--no-huge`, on the
-//! 4 KiB pages that a port gets there too. Not promised: that this is the fastest that DPDK can be on
-//! another processor; a build for this machine is named by `NETBENCH_TESTPMD` and `PKG_CONFIG_PATH`.
+//! Each row names the program and build that it ran, the pages, the ring and the pool. Hugepages
+//! are borrowed from the kernel for the run; where there are none at all DPDK runs with
+//! `--no-huge`, on the 4 KiB pages that a port gets there too. Not promised: that this is the
+//! fastest that DPDK can be on another processor; a build for this machine is named by
+//! `NETBENCH_TESTPMD` and `PKG_CONFIG_PATH`.
 #![forbid(unsafe_code)]
 
 mod chain;

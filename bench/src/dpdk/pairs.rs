@@ -1,8 +1,8 @@
 //! DPDK between two cores of one process: what it costs where there is no border to cross.
 //!
-//! `rte-ring` hands mbufs over: one core allocates and writes them, the other reads every byte and frees
-//! them; its round trip is one pointer through two rings and touches no packet. `net-ring` is testpmd
-//! forwarding between two ring ports: pointers alone.
+//! `rte-ring` hands mbufs over: one core allocates and writes them, the other reads every byte and
+//! frees them; its round trip is one pointer through two rings and touches no packet. `net-ring` is
+//! testpmd forwarding between two ring ports: pointers alone.
 
 use std::process::Command;
 
@@ -51,8 +51,9 @@ pub(super) fn rows() -> Vec<Box<dyn Row>> {
 }
 
 impl RingRow {
-    /// With one lcore that allocates and one that frees, the pool may be a ring of one producer and one
-    /// consumer. It is large: a buffer that left the other core's cache meanwhile is cheaper to write.
+    /// With one lcore that allocates and one that frees, the pool may be a ring of one producer and
+    /// one consumer. It is large: a buffer that left the other core's cache meanwhile is cheaper to
+    /// write.
     fn start(role: &str, plan: &Plan, room: &Room) -> Result<Peer> {
         let mut command = Command::new(program()?);
         room.furnish(&mut command, peer::MEMORY, &plan.cores);

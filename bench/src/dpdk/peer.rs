@@ -1,8 +1,8 @@
 //! Our own program on libdpdk over memif: every byte written, every byte read and checked.
 //!
-//! `memif-read-*` are what a port is held against; `memif-peer-*` are the same program with a receiver that
-//! looks at descriptors only, beside testpmd's rows, so that a reader sees that ours is no slower. `memif`
-//! and `memif-copy` are round trips.
+//! `memif-read-*` are what a port is held against; `memif-peer-*` are the same program with a
+//! receiver that looks at descriptors only, beside testpmd's rows, so that a reader sees that ours
+//! is no slower. `memif` and `memif-copy` are round trips.
 
 use std::process::Command;
 use std::time::{Duration, Instant};

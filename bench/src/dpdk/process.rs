@@ -1,8 +1,8 @@
 //! A program of somebody else's that is spoken to by lines.
 //!
-//! It cannot outlive netbench (`worker::guard`), gets the same scheduling preference as our own workers,
-//! and every wait for it ends: by the line that was waited for, its end, a time limit, or Ctrl-C. What it
-//! said last is part of every error.
+//! It cannot outlive netbench (`worker::guard`), gets the same scheduling preference as our own
+//! workers, and every wait for it ends: by the line that was waited for, its end, a time limit, or
+//! Ctrl-C. What it said last is part of every error.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -47,9 +47,9 @@ impl Process {
 
     /// The same for a program that shares its core with another one and yields it.
     ///
-    /// With autogroup scheduling a yield reaches only programs of the same session, so these stay in
-    /// ours (in a process group of their own, where no Ctrl-C reaches them) and at its priority. The program
-    /// must end by itself when its parent does.
+    /// With autogroup scheduling a yield reaches only programs of the same session, so these stay
+    /// in ours (in a process group of their own, where no Ctrl-C reaches them) and at its priority.
+    /// The program must end by itself when its parent does.
     pub(super) fn start_sharing(name: &str, mut command: Command) -> Result<Self> {
         command.process_group(0);
         Self::spawn(name, command)

@@ -1,7 +1,7 @@
 //! testpmd over memif: `txonly` in one process, `rxonly` in the other.
 //!
-//! The receiver never looks at a packet's bytes, so these rows compare with `port-descriptors` alone. The
-//! rate is testpmd's own, of the window between two `show port stats`.
+//! The receiver never looks at a packet's bytes, so these rows compare with `port-descriptors`
+//! alone. The rate is testpmd's own, of the window between two `show port stats`.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,10 +1,11 @@
 //! The machine's own limits: cache lines between two cores, with nothing around them.
 //!
-//! `pingpong` bounces two lines, each written by one side: no exchange of a packet and its answer can
-//! be faster. `line-stream` has one core write packets line by line and the other read them, with the
-//! buffers, the order and the flow control of a port, and not one instruction for anything else. It
-//! tries several rings, prefetch distances and ways to say "here it is", and keeps the best, since
-//! which one is best depends on the machine. A port above this floor means that the floor is wrong.
+//! `pingpong` bounces two lines, each written by one side: no exchange of a packet and its answer
+//! can be faster. `line-stream` has one core write packets line by line and the other read them,
+//! with the buffers, the order and the flow control of a port, and not one instruction for anything
+//! else. It tries several rings, prefetch distances and ways to say "here it is", and keeps the
+//! best, since which one is best depends on the machine. A port above this floor means that the
+//! floor is wrong.
 
 mod memory;
 mod pingpong;

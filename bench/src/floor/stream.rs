@@ -172,7 +172,8 @@ fn read<const SIZE: usize>(stream: &Stream<'_>, burst: u64, mut meter: Meter) ->
             if ahead > 0 {
                 stream.prefetch(seq + ahead);
             }
-            // SAFETY: the slot has `size` bytes, which its writer leaves alone until `taken` passes it.
+            // SAFETY: the slot has `size` bytes, which its writer leaves alone until `taken` passes
+            // it.
             bad += u64::from(!unsafe { pattern::check_raw(stream.packet(seq), size, seq) });
         }
         let count = end - next;

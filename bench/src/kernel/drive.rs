@@ -83,7 +83,8 @@ fn ask(mut meter: Meter, link: &mut impl Endpoint) -> Result<Report> {
 /// A call that found nothing to do, as 0.
 pub(super) fn or_zero(result: io::Result<usize>) -> io::Result<usize> {
     match result {
-        // ENOBUFS: the queue is full. ECONNREFUSED, EPIPE, ECONNRESET: the peer stopped a moment before us.
+        // ENOBUFS: the queue is full. ECONNREFUSED, EPIPE, ECONNRESET: the peer stopped a moment
+        // before us.
         Err(error)
             if matches!(
                 error.raw_os_error(),

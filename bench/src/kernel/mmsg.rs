@@ -1,8 +1,9 @@
 //! Many datagrams per system call, and with UDP many segments per datagram.
 //!
-//! The headers and their buffers are laid out once: `messages` datagrams, each with room for `segments`
-//! packets. Segmentation offload sends a datagram of many packets through the stack as one and splits it only
-//! for a network card; a receiver that asked for it (UDP_GRO) gets it whole, with the size of a segment.
+//! The headers and their buffers are laid out once: `messages` datagrams, each with room for
+//! `segments` packets. Segmentation offload sends a datagram of many packets through the stack as
+//! one and splits it only for a network card; a receiver that asked for it (UDP_GRO) gets it whole,
+//! with the size of a segment.
 
 use std::io;
 use std::mem;
@@ -100,7 +101,8 @@ pub(super) fn work_segments(job: Job, link: Link) -> Result<Report> {
 fn run(mut job: Job, mut link: Link, messages: usize, segments: usize) -> Result<Report> {
     let fd = job.fds.pop().context("no socket was passed")?;
     let size = job.plan.size;
-    // The kernel may join datagrams that were sent one by one, so segments may come in other numbers.
+    // The kernel may join datagrams that were sent one by one, so segments may come in other
+    // numbers.
     let room = if segments > 1 { 1 << 16 } else { size };
     let mut batch = Batch {
         fd,
@@ -126,7 +128,8 @@ impl Endpoint for Batch {
             self.pending = 0..count;
         }
         let messages = &mut self.output.messages[self.pending.clone()];
-        // SAFETY: every header points into `output`, whose boxes live as long as `self` and do not move.
+        // SAFETY: every header points into `output`, whose boxes live as long as `self` and do not
+        // move.
         let sent = unsafe {
             libc::sendmmsg(
                 self.fd.as_raw_fd(),
@@ -150,7 +153,8 @@ impl Endpoint for Batch {
             message.msg_hdr.msg_controllen = if with_control { CONTROL_BYTES } else { 0 };
         }
         let messages = &mut self.input.messages;
-        // SAFETY: every header points into `input`, whose boxes live as long as `self` and do not move.
+        // SAFETY: every header points into `input`, whose boxes live as long as `self` and do not
+        // move.
         let received = unsafe {
             libc::recvmmsg(
                 self.fd.as_raw_fd(),
@@ -185,9 +189,11 @@ impl Endpoint for Batch {
     }
 }
 
-/// The segment size in the one control message that UDP_GRO adds; none when the datagram was a single one.
+/// The segment size in the one control message that UDP_GRO adds; none when the datagram was a
+/// single one.
 fn segment_bytes(control: &[u64; CONTROL_BYTES / 8], bytes: usize) -> Option<usize> {
-    // cmsg_len; then level and type; then the value, whose 4 bytes are the low half of the next word.
+    // cmsg_len; then level and type; then the value, whose 4 bytes are the low half of the next
+    // word.
     let [length, kind, value, ..] = *control;
     let expected = (libc::SOL_UDP as u64) | (libc::UDP_GRO as u64) << 32;
     let there = bytes >= 20 && length >= 20 && kind == expected;

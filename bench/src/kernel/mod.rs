@@ -1,8 +1,9 @@
-//! What the Linux kernel offers between two processes of one machine, each as an expert would set it up.
+//! What the Linux kernel offers between two processes of one machine, each as an expert would set
+//! it up.
 //!
-//! All of it polls with non-blocking calls, as the other rows do: a sleeping receiver would measure the
-//! scheduler. Sockets are made and connected here, in the parent, and inherited by the workers. Datagrams
-//! may be dropped; the sequence numbers say how many.
+//! All of it polls with non-blocking calls, as the other rows do: a sleeping receiver would measure
+//! the scheduler. Sockets are made and connected here, in the parent, and inherited by the workers.
+//! Datagrams may be dropped; the sequence numbers say how many.
 mod drive;
 mod mmsg;
 mod net;

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::Result;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 
-/// Bytes of socket buffer. Enough that a receiver who is scheduled away for a millisecond loses little.
+/// Bytes of socket buffer. Enough that a receiver who is scheduled away for a millisecond loses
+/// little.
 const BUFFER_BYTES: usize = 8 << 20;
 
 /// Large buffers; ordinary users get what net.core.rmem_max allows.

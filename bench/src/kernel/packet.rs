@@ -1,11 +1,12 @@
 //! AF_PACKET with mmap rings, over a veth pair in a network namespace of its own.
 //!
-//! The parent makes the namespace on a thread that ends at once, so nothing of it has a name: the two
-//! sockets alone keep it alive, and it goes when they close. Frames carry an Ethernet type for local
-//! experiments, and the sockets are bound to it, so the namespace's own chatter is never seen.
+//! The parent makes the namespace on a thread that ends at once, so nothing of it has a name: the
+//! two sockets alone keep it alive, and it goes when they close. Frames carry an Ethernet type for
+//! local experiments, and the sockets are bound to it, so the namespace's own chatter is never
+//! seen.
 //!
-//! Throughput receives into TPACKET_V3 blocks, which the kernel fills densely; a block reaches its reader
-//! only when it is full or its timer ends, so round trips use TPACKET_V2, frame by frame.
+//! Throughput receives into TPACKET_V3 blocks, which the kernel fills densely; a block reaches its
+//! reader only when it is full or its timer ends, so round trips use TPACKET_V2, frame by frame.
 
 use std::ffi::{CString, c_int};
 use std::io::{self, Write};
@@ -184,7 +185,8 @@ fn bind(fd: &OwnedFd, interface: &str) -> Result<()> {
     Ok(())
 }
 
-/// Both rings of one socket: the receive ring first, then the transmit ring, as the kernel maps them.
+/// Both rings of one socket: the receive ring first, then the transmit ring, as the kernel maps
+/// them.
 struct Rings {
     fd: OwnedFd,
     map: MmapRaw,
@@ -226,8 +228,8 @@ impl Rings {
     /// A word of the rings that the kernel writes too.
     fn word(&self, at: usize) -> &AtomicU32 {
         assert!(at.is_multiple_of(4) && at + 4 <= 2 * RING_BYTES);
-        // SAFETY: aligned and inside the mapping, which lives as long as `self`; the kernel accesses it as a
-        // 32-bit word too.
+        // SAFETY: aligned and inside the mapping, which lives as long as `self`; the kernel
+        // accesses it as a 32-bit word too.
         unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().add(at).cast()) }
     }
 
@@ -235,7 +237,8 @@ impl Rings {
         self.word(at).load(Ordering::Relaxed) as usize
     }
 
-    /// Bytes that the kernel delivered; it does not write them again before the frame is given back.
+    /// Bytes that the kernel delivered; it does not write them again before the frame is given
+    /// back.
     fn bytes(&self, at: usize, len: usize) -> &[u8] {
         assert!(at + len <= 2 * RING_BYTES);
         // SAFETY: inside the mapping, and owned by user space until the status word is returned.
@@ -250,8 +253,8 @@ impl Rings {
         };
         let total = HEADER + self.size;
         assert!(at + data + total <= 2 * RING_BYTES);
-        // SAFETY: inside the mapping; the slot's status says that it belongs to user space, and nothing else
-        // in this process looks at it.
+        // SAFETY: inside the mapping; the slot's status says that it belongs to user space, and
+        // nothing else in this process looks at it.
         let frame =
             unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(at + data), total) };
         // To everybody, from nobody: the far end takes what arrives.

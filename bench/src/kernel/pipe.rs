@@ -21,7 +21,8 @@ pub(super) fn pair() -> Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
     let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let (there, back) = (pipe2(flags)?, pipe2(flags)?);
     for end in [&there.1, &back.1] {
-        // Refused when the user's pipes hold too many pages already; 64 KiB then, and the row says so.
+        // Refused when the user's pipes hold too many pages already; 64 KiB then, and the row says
+        // so.
         let _ = fcntl(end, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
     Ok((vec![back.0, there.1], vec![there.0, back.1]))

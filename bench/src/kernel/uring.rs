@@ -1,9 +1,9 @@
-//! UDP through io_uring: a registered socket, many sends per call, and one multishot receive that fills
-//! buffers from a ring of provided ones.
+//! UDP through io_uring: a registered socket, many sends per call, and one multishot receive that
+//! fills buffers from a ring of provided ones.
 //!
-//! One thread submits and completes (SINGLE_ISSUER, DEFER_TASKRUN): the kernel does the work of arrived
-//! packets when this thread enters, and a flag in shared memory says when that is worth a call, so that an
-//! idle poll costs a load.
+//! One thread submits and completes (SINGLE_ISSUER, DEFER_TASKRUN): the kernel does the work of
+//! arrived packets when this thread enters, and a flag in shared memory says when that is worth a
+//! call, so that an idle poll costs a load.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -75,9 +75,9 @@ impl Provided {
     fn offer(&mut self, id: u16) {
         let slot = usize::from(self.tail % BUFFERS);
         let at = &raw mut self.bytes[usize::from(id) * self.room];
-        // SAFETY: `slot` is below the number of entries that the mapping holds, the mapping is zeroed and
-        // page-aligned, and the kernel reads the entry only after `publish`. Entries are set field by field
-        // because the first one shares its last bytes with the ring's tail.
+        // SAFETY: `slot` is below the number of entries that the mapping holds, the mapping is
+        // zeroed and page-aligned, and the kernel reads the entry only after `publish`. Entries are
+        // set field by field because the first one shares its last bytes with the ring's tail.
         unsafe {
             let entry = &mut *self.ring.as_mut_ptr().cast::<BufRingEntry>().add(slot);
             entry.set_addr(at as u64);
@@ -88,7 +88,8 @@ impl Provided {
     }
 
     fn publish(&self) {
-        // SAFETY: the tail lies in the first entry of the mapping, aligned, and is shared with the kernel.
+        // SAFETY: the tail lies in the first entry of the mapping, aligned, and is shared with the
+        // kernel.
         let tail = unsafe {
             AtomicU16::from_ptr(BufRingEntry::tail(self.ring.as_ptr().cast()).cast_mut())
         };
@@ -96,7 +97,8 @@ impl Provided {
     }
 }
 
-/// The socket and its io_uring. Field order: the ring is closed before the memory that it was given goes.
+/// The socket and its io_uring. Field order: the ring is closed before the memory that it was given
+/// goes.
 struct Ring {
     uring: IoUring,
     _fd: OwnedFd,
@@ -111,7 +113,8 @@ struct Ring {
 
 pub(super) fn work(mut job: Job, mut link: Link) -> Result<Report> {
     let fd = job.fds.pop().context("no socket was passed")?;
-    // A send that finds no room waits inside io_uring instead of failing, so the numbers have no gaps of ours.
+    // A send that finds no room waits inside io_uring instead of failing, so the numbers have no
+    // gaps of ours.
     rustix::io::ioctl_fionbio(&fd, false)?;
     let size = job.plan.size;
     let burst = if job.mode == Mode::RoundTrip {
@@ -123,7 +126,8 @@ pub(super) fn work(mut job: Job, mut link: Link) -> Result<Report> {
     uring.submitter().register_files(&[fd.as_raw_fd()])?;
     let provided = Provided::new(size)?;
     let at = provided.ring.as_ptr() as u64;
-    // SAFETY: the mapping has BUFFERS entries and lives longer than the io_uring that it is given to.
+    // SAFETY: the mapping has BUFFERS entries and lives longer than the io_uring that it is given
+    // to.
     unsafe {
         uring
             .submitter()
@@ -146,8 +150,8 @@ pub(super) fn work(mut job: Job, mut link: Link) -> Result<Report> {
 
 impl Ring {
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
-        // SAFETY: sends point into `out`, which is not written before their completion is seen; the receive
-        // uses the provided buffers. Both outlive the ring.
+        // SAFETY: sends point into `out`, which is not written before their completion is seen; the
+        // receive uses the provided buffers. Both outlive the ring.
         unsafe { self.uring.submission().push(entry) }.map_err(io::Error::other)
     }
 

@@ -1,8 +1,9 @@
 //! Three domains on two cores: the source and the sink share one, the forwarder has the other.
 //!
 //! The forwarder reads the header of each packet, once, writes a header of its own with other
-//! addresses, and sends it on with the payload where it lies, in the source's memory, which the sink
-//! may read since the source opened its port for sharing. The sink reads and checks every byte.
+//! addresses, and sends it on with the payload where it lies, in the source's memory, which the
+//! sink may read since the source opened its port for sharing. The sink reads and checks every
+//! byte.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -139,7 +140,6 @@ fn sink(job: &Job, mut meter: Meter, port: &mut Port) -> Result<Report> {
             Err(error) => return Err(error.into()),
         };
         if packets.is_empty() {
-            drop(packets);
             nothing_to_do();
             continue;
         }

@@ -1,8 +1,8 @@
 //! Rows of this project's own ports: an exod embedded in netbench, two or three workers that hold
 //! only what it granted them.
 //!
-//! The ring and the buffers are chosen for the packet size, as an application that knows its packets
-//! would: buffers no larger than a packet, and as many as stay in the second-level cache.
+//! The ring and the buffers are chosen for the packet size, as an application that knows its
+//! packets would: buffers no larger than a packet, and as many as stay in the second-level cache.
 #![forbid(unsafe_code)]
 
 mod attach;

@@ -100,7 +100,6 @@ fn drain(way: Way, size: usize, job: &Job, mut meter: Meter, port: &mut Port) ->
             Err(error) => return over(error, meter),
         };
         if packets.is_empty() {
-            drop(packets);
             std::hint::spin_loop();
             continue;
         }
@@ -118,7 +117,8 @@ fn drain(way: Way, size: usize, job: &Job, mut meter: Meter, port: &mut Port) ->
                 }
             }
         }
-        // A port loses nothing and keeps the order: a packet that is not the expected one is corrupt.
+        // A port loses nothing and keeps the order: a packet that is not the expected one is
+        // corrupt.
         meter.sequence.saw_next(count);
         meter.count(count - bad, (count - bad) * size as u64);
         meter.corrupt(bad);

@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Packets handed over at once.
 const BURST: usize = 32;
 
-/// Buffers that the sender wants: enough to stay ahead of the receiver, few enough to stay in cache.
+/// Buffers that the sender wants: enough to stay ahead of the receiver, few enough to stay in
+/// cache.
 const BUFFERS: usize = 512;
 
 /// Which process.

@@ -1,4 +1,5 @@
-//! A worker's first steps: bound to its parent, pinned, preferred by the scheduler, then the row's `work`.
+//! A worker's first steps: bound to its parent, pinned, preferred by the scheduler, then the row's
+//! `work`.
 
 use std::fs;
 use std::io;
@@ -15,8 +16,9 @@ use super::link::{Down, Up, receive, send};
 use super::{Control, Job, Link, Role};
 use crate::catalog;
 
-/// Makes a command's process a worker: in its own session (Ctrl-C reaches only the parent, which stops it),
-/// killed when the thread that starts it ends, and with `fds` inherited under their numbers.
+/// Makes a command's process a worker: in its own session (Ctrl-C reaches only the parent, which
+/// stops it), killed when the thread that starts it ends, and with `fds` inherited under their
+/// numbers.
 ///
 /// For programs of others as well, such as testpmd. Start them from a thread that outlives them.
 pub fn guard(command: &mut Command, fds: Vec<RawFd>) -> &mut Command {
@@ -55,8 +57,8 @@ pub fn pin(core: usize) -> Result<()> {
 
 /// Asks for the scheduler's preference; returns whether it was granted (root).
 ///
-/// With autogroup scheduling `nice` alone does nothing between sessions, so the group's weight is raised too.
-/// The worker has its own session: both end with it and there is nothing to put back.
+/// With autogroup scheduling `nice` alone does nothing between sessions, so the group's weight is
+/// raised too. The worker has its own session: both end with it and there is nothing to put back.
 pub fn raise_priority() -> bool {
     let group = fs::write("/proc/self/autogroup", "-20").is_ok();
     // SAFETY: no pointers; it changes this process's own nice value or fails.
@@ -94,7 +96,8 @@ fn work(mut link: Link, fds: Vec<OwnedFd>) -> Result<super::Report> {
     row.work(job, link)
 }
 
-/// The core on which a role runs: the forwarder shares the sender's, unless the row pins it elsewhere.
+/// The core on which a role runs: the forwarder shares the sender's, unless the row pins it
+/// elsewhere.
 fn core_of(job: &Job) -> usize {
     match job.role {
         Role::Sender | Role::Forwarder => job.plan.cores[0],

@@ -1,7 +1,7 @@
 //! The shared page that tells workers which phase a run is in.
 //!
-//! The parent alone writes it, a few times per run; workers read it once per burst. Both map the same
-//! memfd, which is inherited as a descriptor.
+//! The parent alone writes it, a few times per run; workers read it once per burst. Both map the
+//! same memfd, which is inherited as a descriptor.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -55,8 +55,9 @@ impl Control {
     }
 
     fn word(&self) -> &AtomicU32 {
-        // SAFETY: the mapping is page-aligned, 4096 bytes long, lives as long as `self`, and is only ever
-        // accessed as this atomic, by every process that has it. Any bit pattern is a valid u32.
+        // SAFETY: the mapping is page-aligned, 4096 bytes long, lives as long as `self`, and is
+        // only ever accessed as this atomic, by every process that has it. Any bit pattern is a
+        // valid u32.
         unsafe { AtomicU32::from_ptr(self.page.as_mut_ptr().cast()) }
     }
 

@@ -150,8 +150,8 @@ impl Link {
         }
     }
 
-    /// Says that this side is set up, with what the other side must know, waits until the run starts, and
-    /// returns the meter to run it by.
+    /// Says that this side is set up, with what the other side must know, waits until the run
+    /// starts, and returns the meter to run it by.
     pub fn ready(&mut self, info: Value) -> Result<Meter> {
         send(self.stream.get_mut(), &Up::Ready(info))?;
         match receive(&mut self.stream)? {

@@ -1,4 +1,5 @@
-//! The parent's side: starts the workers of one run, leads them through its phases, collects reports.
+//! The parent's side: starts the workers of one run, leads them through its phases, collects
+//! reports.
 #![forbid(unsafe_code)]
 
 use std::io::BufReader;
@@ -163,7 +164,8 @@ impl Team {
         }
     }
 
-    /// Sleeps through a phase, but not past a worker that speaks (it can only have failed) or an interrupt.
+    /// Sleeps through a phase, but not past a worker that speaks (it can only have failed) or an
+    /// interrupt.
     fn sleep(&mut self, duration: Duration) -> Result<()> {
         let end = Instant::now() + duration;
         loop {

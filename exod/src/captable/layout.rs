@@ -22,7 +22,8 @@ pub(super) const SLOTS_MAX: u32 = 1 << 24;
 /// object's last capability and removes a dead domain) writes fewer than 64.
 pub(super) const TX_WRITES_MAX: usize = 96;
 
-/// Slots of each array of a table. Slot 0 is never used: an index is at least 1 and below the limit.
+/// Slots of each array of a table. Slot 0 is never used: an index is at least 1 and below the
+/// limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Capabilities: 64 bytes each.

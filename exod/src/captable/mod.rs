@@ -20,8 +20,8 @@
 //! a single child is spliced out at once; hence there are fewer ghosts than capabilities.
 //!
 //! **Not here.** No system call but for the memfd, and nothing is bound or unbound: the caller acts
-//! on [`Event`]s and reports back. Charges follow the object, not the holder: whoever made an object
-//! is charged until it is released, and a dead domain's record stays as long.
+//! on [`Event`]s and reports back. Charges follow the object, not the holder: whoever made an
+//! object is charged until it is released, and a dead domain's record stays as long.
 
 #![deny(unsafe_code)]
 

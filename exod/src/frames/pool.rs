@@ -32,8 +32,8 @@ impl Pool {
         Pool { shelves }
     }
 
-    /// A ready unit of exactly `frames` frames, if there is one. If not: [`super::Maker::make`] in a
-    /// job.
+    /// A ready unit of exactly `frames` frames, if there is one. If not: [`super::Maker::make`] in
+    /// a job.
     pub fn take(&mut self, frames: u32) -> Option<Unit> {
         self.shelves.get_mut(&frames)?.ready.pop()
     }

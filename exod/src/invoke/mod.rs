@@ -1,8 +1,8 @@
 //! Operations: a checked command, by a session that exod knows, on capabilities that it holds.
 //!
-//! Each operation first looks (handles, rights, policy, quota, names) and changes nothing, so that a
-//! refusal leaves everything as it was; then it acts. What can still fail then is the kernel, or a
-//! full table; those paths undo what they did.
+//! Each operation first looks (handles, rights, policy, quota, names) and changes nothing, so that
+//! a refusal leaves everything as it was; then it acts. What can still fail then is the kernel, or
+//! a full table; those paths undo what they did.
 
 #![forbid(unsafe_code)]
 

@@ -105,7 +105,8 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// Starts one that holds `unit`'s read-only descriptor and, if it is the `writer`, the client's.
+    /// Starts one that holds `unit`'s read-only descriptor and, if it is the `writer`, the
+    /// client's.
     pub fn start(unit: &Unit, writer: bool) -> Hostile {
         let (ours, theirs) = UnixStream::pair().expect("socketpair");
         let mut command = Command::new("/proc/self/exe");

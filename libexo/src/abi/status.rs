@@ -3,8 +3,8 @@
 //! One 64-bit word per handle, at the handle's index, after [`HEADER_WORDS`] words of header. It is
 //! information, never protection: the client that ignores it is stopped by the MMU or by exod.
 //!
-//! A word is `generation (32 bits) << 32 | deadline in ms (16 bits) << 16 | flags (16 bits)`, so one
-//! load tells a holder whether *its* capability is live.
+//! A word is `generation (32 bits) << 32 | deadline in ms (16 bits) << 16 | flags (16 bits)`, so
+//! one load tells a holder whether *its* capability is live.
 
 /// Words before the first handle's.
 pub const HEADER_WORDS: usize = 8;

@@ -4,8 +4,8 @@
 //! `tap:NAME/1`. A mirrored packet travels as one or more *parts*, each a packet of the tap port: a
 //! [`Part`], then bytes of the mirrored packet. Every packet that the side sends while it knows of
 //! the tap has a number, whether or not there was room to mirror it; so a gap in the numbers is a
-//! count of drops. A part of a packet of no bytes ends the mirroring and carries the number that the
-//! next packet would have had.
+//! count of drops. A part of a packet of no bytes ends the mirroring and carries the number that
+//! the next packet would have had.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -8,9 +8,9 @@
 //! has not 64 bytes.
 //!
 //! A *bell* is a pair of descriptors: eight bytes written to the one that rings make the one that
-//! sleeps readable; reading takes eight bytes, one ring, and rings that find it full are merged. Both
-//! are non-blocking. exod makes them as pipes: the two ends of an eventfd are one open file, so that
-//! whoever holds it can make the other side's write sleep for ever.
+//! sleeps readable; reading takes eight bytes, one ring, and rings that find it full are merged.
+//! Both are non-blocking. exod makes them as pipes: the two ends of an eventfd are one open file,
+//! so that whoever holds it can make the other side's write sleep for ever.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -77,8 +77,9 @@ pub enum Op {
     /// unit, readable and writable.
     AllocUnit = 3,
     /// On any capability: give it back; of a port: leave it. A unit's frames are reclaimed with its
-    /// last capability; when its owner gives it back, others who hold it are asked to, and have until
-    /// the deadline in their status word. [`ErrorCode::Busy`] while a port of ours has it as a segment.
+    /// last capability; when its owner gives it back, others who hold it are asked to, and have
+    /// until the deadline in their status word. [`ErrorCode::Busy`] while a port of ours has it as
+    /// a segment.
     Drop = 4,
     /// On any capability; handle, `object kind, rights, state, bytes or ring size, holders, page
     /// kind`. States: 1 being made, 2 usable, 3 being taken back, 4 taken back but still pinned.
@@ -87,28 +88,29 @@ pub enum Op {
     /// values as [`Op::Inspect`].
     List = 6,
     /// On a unit of our own, that becomes this side's segment: segment 0. `name (3 words), log2 of
-    /// ring slots, flags`; handle: the port; fds: own bell (this side sleeps on it), peer's bell (this
-    /// side rings it). [`ErrorCode::Busy`] when the unit ever was a port's segment: a former peer may
-    /// have it mapped for ever. [`ErrorCode::Malformed`] when it is smaller than the rings and a page.
+    /// ring slots, flags`; handle: the port; fds: own bell (this side sleeps on it), peer's bell
+    /// (this side rings it). [`ErrorCode::Busy`] when the unit ever was a port's segment: a former
+    /// peer may have it mapped for ever. [`ErrorCode::Malformed`] when it is smaller than the rings
+    /// and a page.
     PortCreate = 7,
     /// On a unit, likewise. `name (3 words), 0, flags`; handle: the port, values as
     /// [`Op::PortPeer`] and then the handle of the peer's segment unit; fds: peer's segment
     /// (read-only), own bell, peer's bell.
     PortJoin = 8,
     /// On a port. handle: the peer's segment unit as a capability of ours (read, and share where
-    /// the peer granted it); `log2 of ring slots, peer's segment bytes, flags, page kind, this
-    /// side (0 or 1)`; fd: the peer's segment (read-only). Flags: `SHARE` as the peer asked, `TRUSTED`
+    /// the peer granted it); `log2 of ring slots, peer's segment bytes, flags, page kind, this side
+    /// (0 or 1)`; fd: the peer's segment (read-only). Flags: `SHARE` as the peer asked, `TRUSTED`
     /// when both did. Asked again, the answer is the same. [`ErrorCode::NotReady`] before the peer
     /// joined, [`ErrorCode::Revoked`] after it left.
     PortPeer = 9,
     /// On a port. `unit handle`: lets the peer read that unit as one more segment of ours;
     /// `segment index`. Needs the right to share it. Attached twice, it has one index.
     PortAttach = 10,
-    /// On a port. `segment index` of the peer's; handle: that unit as a capability of ours;
-    /// `bytes, page kind`; fd: that segment (read-only). [`ErrorCode::NotFound`] when there is none.
+    /// On a port. `segment index` of the peer's; handle: that unit as a capability of ours; `bytes,
+    /// page kind`; fd: that segment (read-only). [`ErrorCode::NotFound`] when there is none.
     PortSegment = 11,
-    /// On a port. `reason`: this side ends the port; the peer sees `PEER_GONE`. What this side got of
-    /// the peer's segments goes with it, and the name is free again.
+    /// On a port. `reason`: this side ends the port; the peer sees `PEER_GONE`. What this side got
+    /// of the peer's segments goes with it, and the name is free again.
     PortLeave = 12,
     /// Needs the policy's `admin`. `name (3 words), 0, 1 to set and 0 to clear`: asks both sides
     /// of a port to mirror what they send into the ports `tap:NAME/0` and `tap:NAME/1`. The tapper
@@ -149,7 +151,8 @@ impl Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u16)]
 pub enum ErrorCode {
-    /// A field that must be zero is not, a number is out of its range, or descriptors are missing or unexpected.
+    /// A field that must be zero is not, a number is out of its range, or descriptors are missing
+    /// or unexpected.
     #[error(
         "malformed request: a reserved field is set, an argument is out of range, or descriptors do not match"
     )]

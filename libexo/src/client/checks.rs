@@ -1,4 +1,5 @@
-//! What a decoder asks of single values and descriptors. An error says what is wrong with the reply.
+//! What a decoder asks of single values and descriptors. An error says what is wrong with the
+//! reply.
 //!
 //! Descriptors from exod are asked with fstat and F_GETFL only. Their files are exod's own, so both
 //! answer at once.

@@ -1,5 +1,6 @@
 //! What exod hands out, as typed values. Plain data: only exod's table is authority, and dropping
-//! one of these closes its descriptors but gives no capability back ([`super::Client::drop_handle`]).
+//! one of these closes its descriptors but gives no capability back
+//! ([`super::Client::drop_handle`]).
 
 #![forbid(unsafe_code)]
 

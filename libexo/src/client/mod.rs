@@ -93,7 +93,8 @@ impl Client {
     }
 
     /// Connects to where the environment says: `EXO_SOCKET` (a path), else `EXO_SOCKET_FD` (an
-    /// inherited socket, good for one session, which lasts until the process ends), else `/run/exod/exod.sock`.
+    /// inherited socket, good for one session, which lasts until the process ends), else
+    /// `/run/exod/exod.sock`.
     pub fn connect_default() -> Result<Client> {
         Client::over(connect::from_environment(ANSWER_TIMEOUT)?)
     }
@@ -126,7 +127,8 @@ impl Client {
     }
 
     /// Sends a request without waiting for its answer. At most
-    /// [`PIPELINE_MAX`](crate::abi::wire::PIPELINE_MAX) are unanswered: one more waits for the first.
+    /// [`PIPELINE_MAX`](crate::abi::wire::PIPELINE_MAX) are unanswered: one more waits for the
+    /// first.
     pub fn submit<T>(&self, call: Call<T>) -> Result<Pending<T>> {
         self.0.session.submit(call)
     }

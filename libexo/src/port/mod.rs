@@ -121,9 +121,9 @@ impl Port {
     }
 
     /// Sends as many of `burst` as there is credit for, from its front, and removes them; how many.
-    /// Fewer than all means that the peer has not returned enough yet, or that the next packet can't
-    /// be sent (it is empty, too long for a descriptor, or of a pool that is not this port's): call
-    /// again, and hear which.
+    /// Fewer than all means that the peer has not returned enough yet, or that the next packet
+    /// can't be sent (it is empty, too long for a descriptor, or of a pool that is not this
+    /// port's): call again, and hear which.
     pub fn send_burst(&mut self, burst: &mut Vec<Packet>) -> Result<usize> {
         self.open()?;
         let credit = self.tx.credit(burst.len() as u32);

@@ -6,7 +6,8 @@ use crate::abi::port::Return;
 use crate::ring::{Producer, Slots};
 
 /// The ring is divided by this for the longest run that is held back: large enough that a busy
-/// receiver writes a line of returns once per half ring, small enough that its sender never starves.
+/// receiver writes a line of returns once per half ring, small enough that its sender never
+/// starves.
 const RUN_DIVISOR: u32 = 16;
 
 /// The writing end of a return ring, with the run that is still growing.

@@ -1,9 +1,9 @@
 //! The receiving half of a port: descriptors in, checked once; packets lent or taken; slots back.
 //!
 //! Every descriptor is read once from the peer's ring, checked, and kept in private memory. A
-//! [`RxBurst`] lends the packets of one turn for as long as the port is not used otherwise; the next
-//! use gives their slots back, as one run. A packet that must live longer is *taken* out of the
-//! burst: an [`RxPacket`] holds its slots until it is dropped, in any order.
+//! [`RxBurst`] lends the packets of one turn for as long as the port is not used otherwise; the
+//! next use gives their slots back, as one run. A packet that must live longer is *taken* out of
+//! the burst: an [`RxPacket`] holds its slots until it is dropped, in any order.
 //!
 //! A held packet's slot blocks the sender's ring when its turn comes again. Copy out what you mean
 //! to keep for long.

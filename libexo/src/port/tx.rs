@@ -97,8 +97,8 @@ impl<S: Slots> Tx<S> {
         self.ring.capacity() - self.ring.position().wrapping_sub(self.oldest)
     }
 
-    /// Whether a descriptor can say where a packet is and how long: that it is neither empty nor too
-    /// long for one, and lies in memory that the peer sees.
+    /// Whether a descriptor can say where a packet is and how long: that it is neither empty nor
+    /// too long for one, and lies in memory that the peer sees.
     #[inline]
     pub(crate) fn accepts(&self, packet: &Packet) -> bool {
         fits(packet.len()) && (packet.pool_id() == self.pool.id() || self.pool_of(packet).is_some())

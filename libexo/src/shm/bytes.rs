@@ -12,8 +12,9 @@ pub const HEAD_MAX: usize = 256;
 ///
 /// They are never a `&[u8]`: the compiler may read a slice twice and trust that both reads agree.
 /// Here each byte is read once, into memory of our own, and every reading function checks before it
-/// answers that nothing of the mapping was lost so far, so zeroes that stand for lost memory are never
-/// taken for data: not those that the [guard](crate::guard) put there, and not those that exod did.
+/// answers that nothing of the mapping was lost so far, so zeroes that stand for lost memory are
+/// never taken for data: not those that the [guard](crate::guard) put there, and not those that
+/// exod did.
 #[derive(Clone, Copy)]
 pub struct PeerBytes<'a> {
     first: NonNull<u8>,
@@ -87,9 +88,9 @@ impl<'a> PeerBytes<'a> {
         self.copy_to(&mut to[at..])
     }
 
-    /// Folds `f` over the bytes as lines of eight little-endian words, without a copy in memory. `f`
-    /// also gets how many bytes of its line there are: 64, but for the last, which is padded with
-    /// zeroes.
+    /// Folds `f` over the bytes as lines of eight little-endian words, without a copy in memory.
+    /// `f` also gets how many bytes of its line there are: 64, but for the last, which is padded
+    /// with zeroes.
     #[inline(always)]
     pub fn fold_lines<A>(&self, init: A, mut f: impl FnMut(A, [u64; 8], usize) -> A) -> Result<A> {
         let mut acc = init;

@@ -74,8 +74,8 @@ impl Fdb {
         self.buckets.is_huge()
     }
 
-    /// Hears `station` on `port` at `now`. Groups send nothing, so a group's address is not learned;
-    /// true when the station is new or has moved.
+    /// Hears `station` on `port` at `now`. Groups send nothing, so a group's address is not
+    /// learned; true when the station is new or has moved.
     #[inline]
     pub fn learn(&mut self, station: EthernetAddress, port: u16, now: u64) -> bool {
         if !station.is_unicast() {

@@ -78,7 +78,8 @@ pub fn run() -> Result<()> {
 }
 
 impl Forwarder {
-    /// Receives when the line is empty, then sends what there is credit for. Whether anything moved.
+    /// Receives when the line is empty, then sends what there is credit for. Whether anything
+    /// moved.
     fn turn(&mut self) -> libexo::Result<bool> {
         self.turn += 1;
         // What came home outside goes home inside.

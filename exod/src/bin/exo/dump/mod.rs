@@ -1,9 +1,9 @@
 //! `exo dump`: taps a port and writes down what passes.
 //!
-//! exo creates the two ports that a tapped port's sides mirror into, one thread and session each, and
-//! then asks exod to tap. The sides join when they notice. Threads put packets together and stamp
-//! them ([`side`]); this one writes them ([`sink`]). The channel between is bounded, so a slow disk
-//! becomes drops at the sender, which are counted, and never a slow sender.
+//! exo creates the two ports that a tapped port's sides mirror into, one thread and session each,
+//! and then asks exod to tap. The sides join when they notice. Threads put packets together and
+//! stamp them ([`side`]); this one writes them ([`sink`]). The channel between is bounded, so a
+//! slow disk becomes drops at the sender, which are counted, and never a slow sender.
 
 #![forbid(unsafe_code)]
 
@@ -43,8 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Writes down the packets that pass a port
 ///
 /// Both sides mirror what they send while exo listens. They do not wait for it: what it cannot take
-/// in time is dropped from the capture, not from the port, and counted. Each tapped side pays for its
-/// copy with one frame and one port of its quota.
+/// in time is dropped from the capture, not from the port, and counted. Each tapped side pays for
+/// its copy with one frame and one port of its quota.
 #[derive(clap::Args)]
 pub struct Args {
     /// The port's name

@@ -1,5 +1,5 @@
-//! Putting mirrored packets together. The parts are a tapped side's bytes, so they may say anything:
-//! what does not fit is dropped, and no length is believed before its bytes are there.
+//! Putting mirrored packets together. The parts are a tapped side's bytes, so they may say
+//! anything: what does not fit is dropped, and no length is believed before its bytes are there.
 
 #![forbid(unsafe_code)]
 
