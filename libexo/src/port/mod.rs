@@ -399,8 +399,8 @@ impl Port {
         self.nothing()
     }
 
-    /// Says once for all that the peer has gone, when nothing of it is left to receive: from then on
-    /// this side does not look at the peer's memory, which exod takes back.
+    /// Says once for all that the peer has gone, when nothing of it is left to receive: from then
+    /// on this side does not look at the peer's memory, which exod takes back.
     #[cold]
     fn gone(&mut self) -> Result<()> {
         let status = self.status.load();
