@@ -111,7 +111,6 @@ fn forward(mut meter: Meter, mut from: Port, mut to: Port) -> Result<Report> {
             stuck = to.forward(head, body, HEADER_BYTES)?;
             sent += 1;
         }
-        drop(burst);
         to.announce();
         meter.count(sent, 0);
     }
@@ -130,7 +129,6 @@ fn sink(job: &Job, mut meter: Meter, port: &mut Port) -> Result<Report> {
             Err(error) => return Err(error.into()),
         };
         if packets.is_empty() {
-            drop(packets);
             nothing_to_do();
             continue;
         }

@@ -100,7 +100,6 @@ fn drain(way: Way, size: usize, job: &Job, mut meter: Meter, port: &mut Port) ->
             Err(error) => return over(error, meter),
         };
         if packets.is_empty() {
-            drop(packets);
             std::hint::spin_loop();
             continue;
         }
