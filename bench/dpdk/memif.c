@@ -16,11 +16,12 @@
 #include "pattern.h"
 #include "peer.h"
 
-/* Packets that are fetched ahead of the one being read. */
-#define PREFETCH_AHEAD 8
-
-/* Lines of a packet that are fetched ahead; the hardware's streamer has the rest. */
-#define PREFETCH_LINES 2
+/* Lines under way ahead of the packet that is being read, and of one packet; measured from none to
+ * all of a burst. Short packets: half a burst and more; long ones: two, the hardware's streamer has
+ * the rest. */
+#define PREFETCH_LINES 32
+#define PREFETCH_PACKET_LINES 24
+#define PREFETCH_AHEAD_MIN 2
 
 static inline void
 idle(void)
@@ -32,11 +33,11 @@ idle(void)
 }
 
 static inline void
-prefetch_packet(const struct rte_mbuf *mbuf, uint32_t size)
+prefetch_packet(const struct rte_mbuf *mbuf, uint32_t lines)
 {
 	const uint8_t *bytes = rte_pktmbuf_mtod(mbuf, const uint8_t *);
 
-	for (uint32_t line = 0; line < PREFETCH_LINES && line * 64 < size; line++)
+	for (uint32_t line = 0; line < lines; line++)
 		rte_prefetch0(bytes + line * 64);
 }
 
@@ -88,16 +89,18 @@ static inline void
 check_burst(struct worker *worker, struct rte_mbuf **burst, unsigned int n, uint64_t *expected)
 {
 	uint32_t size = options.size;
+	uint32_t lines = RTE_MIN((size + 63) / 64, (uint32_t)PREFETCH_PACKET_LINES);
+	unsigned int ahead = RTE_MAX(PREFETCH_LINES / lines, (uint32_t)PREFETCH_AHEAD_MIN);
 
-	for (unsigned int i = 0; i < RTE_MIN(n, (unsigned int)PREFETCH_AHEAD); i++)
-		prefetch_packet(burst[i], size);
+	for (unsigned int i = 0; i < RTE_MIN(n, ahead); i++)
+		prefetch_packet(burst[i], lines);
 	for (unsigned int i = 0; i < n; i++) {
 		const struct rte_mbuf *mbuf = burst[i];
 		const uint8_t *bytes = rte_pktmbuf_mtod(mbuf, const uint8_t *);
 		uint64_t seen = *expected;
 
-		if (i + PREFETCH_AHEAD < n)
-			prefetch_packet(burst[i + PREFETCH_AHEAD], size);
+		if (i + ahead < n)
+			prefetch_packet(burst[i + ahead], lines);
 		bool intact = is_plain(mbuf) && mbuf->data_len == size &&
 			pattern_check(bytes, size, &seen);
 		count_packet(&worker->count, expected, seen, intact);

@@ -28,7 +28,7 @@
 struct counters {
 	uint64_t packets;
 	uint64_t bytes;
-	uint64_t corrupt; /* packets whose bytes were not what the sender wrote */
+	uint64_t corrupt; /* packets that the sender did not write so, or wrote before */
 	uint64_t lost;    /* sequence numbers that never came */
 } __rte_cache_aligned;
 
@@ -75,7 +75,7 @@ record_round_trip(struct worker *worker, uint64_t cycles)
 	worker->round_trips[(shift << HISTOGRAM_STEPS_LOG2) + (cycles >> shift)]++;
 }
 
-/* Counts one received packet of `length` bytes with sequence number `seen`, or a corrupt one. */
+/* Holds one received packet with sequence number `seen` against the one that must come next. */
 static inline void
 count_packet(struct counters *count, uint64_t *expected, uint64_t seen, bool intact)
 {
@@ -83,12 +83,11 @@ count_packet(struct counters *count, uint64_t *expected, uint64_t seen, bool int
 		(*expected)++;
 		return;
 	}
-	if (!intact) {
+	if (!intact || seen < *expected) {
 		count->corrupt++;
 		return;
 	}
-	if (seen > *expected)
-		count->lost += seen - *expected;
+	count->lost += seen - *expected;
 	*expected = seen + 1;
 }
 

@@ -21,6 +21,7 @@ pub mod kernel;
 pub mod pattern;
 pub mod port;
 pub mod record;
+pub mod replay;
 pub mod report;
 pub mod row;
 pub mod runner;

@@ -31,6 +31,8 @@ pub(super) enum Command {
     Doctor,
     /// Measure what the promises need; exit code 1 when one is not met.
     Targets(Targets),
+    /// Send a capture file through a port and check every packet on the other side.
+    Replay(crate::replay::Args),
     /// One side of a row; started by netbench itself.
     #[command(hide = true)]
     Worker {

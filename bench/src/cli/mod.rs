@@ -72,6 +72,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some(Command::Targets(args)) => targets(&args),
+        Some(Command::Replay(args)) => crate::replay::run(&args).map(|()| ExitCode::SUCCESS),
         Some(Command::Worker { .. }) => Ok(ExitCode::SUCCESS),
     }
 }

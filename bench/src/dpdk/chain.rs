@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::compile::{library, program};
+use super::compile::program;
 use super::eal::{Memif, Room};
 use super::peer::{self, Peer};
 use super::testpmd::{self, Build, MISSING, Stats, Testpmd};
@@ -60,7 +60,7 @@ impl Row for FlowgenRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        self.build.is_none().then(|| MISSING.to_owned())
+        testpmd::unavailable(self.build.as_ref(), 2)
     }
 
     fn supports(&self, size: usize) -> bool {
@@ -90,7 +90,7 @@ impl Row for ChainRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        library().err()
+        peer::unavailable(3)
     }
 
     fn supports(&self, size: usize) -> bool {
@@ -157,12 +157,12 @@ fn chain(plan: &Plan) -> Result<Throughput> {
                 &memif(port, link, client, plan, CHAIN_RING_LOG2),
             );
         }
-        let last = if core == shared {
+        let sharing = if core == shared {
             peer::YIELD
         } else {
-            ("yield", 0)
+            "yield=0"
         };
-        Peer::start(command, role, plan, &[("touch", 0), last])
+        Peer::start(command, role, plan, &["touch=0", sharing])
     };
     let mut source = start("send", shared, &["in"], false)?;
     let mut sink = start("receive", shared, &["out"], false)?;

@@ -156,3 +156,66 @@ fn answer(program: &str, args: &[&str]) -> Option<String> {
     let text = String::from_utf8(output.stdout).ok()?;
     output.status.success().then_some(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern;
+
+    /// Prints packets of the sizes and with the numbers that it is given.
+    const PRINTER: &str = r#"
+        #include <stdio.h>
+        #include <stdlib.h>
+        #include "pattern.h"
+        int main(int argc, char **argv) {
+            static uint8_t packet[9216];
+            for (int i = 1; i + 1 < argc; i += 2) {
+                uint32_t size = atoi(argv[i]);
+                uint64_t seq = strtoull(argv[i + 1], NULL, 10), claimed = seq + 1;
+                pattern_write(packet, size, seq);
+                if (!pattern_check(packet, size, &claimed) || claimed != seq) return 1;
+                fwrite(packet, size, 1, stdout);
+                packet[size - 1] ^= 128;
+                if (pattern_check(packet, size, &claimed)) return 2;
+            }
+            return 0;
+        }"#;
+
+    #[test]
+    fn both_languages_write_the_same_packets() {
+        if answer("cc", &["--version"]).is_none() {
+            println!("skipped: there is no C compiler");
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("netbench-pattern-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("pattern.h"), SOURCES[1].1).unwrap();
+        fs::write(dir.join("printer.c"), PRINTER).unwrap();
+        let mut cc = Command::new("cc");
+        cc.current_dir(&dir)
+            .args(["-O3", "-march=native", "-w", "-o", "printer", "printer.c"]);
+        assert!(cc.status().unwrap().success());
+        let cases = [
+            (64, 0),
+            (65, 7),
+            (127, u64::MAX),
+            (512, 1 << 40),
+            (1518, 99),
+            (9000, 3),
+        ];
+        let args = cases
+            .iter()
+            .flat_map(|(size, seq)| [size.to_string(), seq.to_string()]);
+        let output = Command::new(dir.join("printer"))
+            .args(args)
+            .output()
+            .unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert!(output.status.success(), "{}", output.status);
+        let mut rest = &output.stdout[..];
+        for (size, seq) in cases {
+            let packet = rest.split_off(..size as usize).unwrap();
+            assert!(pattern::check(packet, seq), "packet {seq} of {size} bytes");
+        }
+    }
+}

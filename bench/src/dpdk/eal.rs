@@ -7,8 +7,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
+use nix::unistd::Uid;
 
-use crate::hugepages::Lease;
+use crate::hugepages::{self, Lease};
 
 /// Bytes of a hugepage, in MiB.
 const HUGEPAGE_MIB: u64 = 2;
@@ -18,7 +19,7 @@ const HUGEPAGES_SPARE: u64 = 8;
 /// A private directory for sockets and for what DPDK keeps while it runs; gone on drop.
 pub(super) struct Room {
     dir: PathBuf,
-    /// Held until the processes are gone; `None` where there are no hugepages to be had.
+    /// Held until the processes are gone; `None` where the kernel has no hugepage free and gives us none.
     lease: Option<Lease>,
 }
 
@@ -44,6 +45,27 @@ pub(super) struct Memif<'a> {
     pub(super) ring_log2: u32,
 }
 
+/// Hugepages that `processes` need.
+fn pages(memory: Memory, processes: u64) -> u64 {
+    processes * (memory.mib / HUGEPAGE_MIB + HUGEPAGES_SPARE)
+}
+
+/// None as well where the kernel has no such pages.
+fn hugepages_free() -> u64 {
+    hugepages::pool().map_or(0, |(_, free)| free)
+}
+
+/// Why `processes` would run on other pages than a port does here.
+///
+/// Without any hugepage everybody is on 4 KiB pages, which is fair; with some, but too few, only DPDK would be.
+pub(super) fn unavailable(memory: Memory, processes: u64) -> Option<String> {
+    let (free, needed) = (hugepages_free(), pages(memory, processes));
+    let short = (1..needed).contains(&free) && !Uid::effective().is_root();
+    short.then(|| {
+        format!("{free} hugepages are free and {needed} are needed: run as root, or `sysctl vm.nr_hugepages={needed}`")
+    })
+}
+
 impl Room {
     /// A room for `processes` that ask for `memory` each.
     pub(super) fn new(memory: Memory, processes: u64) -> Result<Self> {
@@ -55,16 +77,20 @@ impl Room {
             .mode(0o700)
             .create(&dir)
             .with_context(|| format!("cannot create {}", dir.display()))?;
-        let pages = processes * (memory.mib / HUGEPAGE_MIB + HUGEPAGES_SPARE);
-        let lease = Lease::take(pages).ok();
-        Ok(Self { dir, lease })
+        let mut room = Self { dir, lease: None };
+        room.lease = match Lease::take(pages(memory, processes)) {
+            Ok(lease) => Some(lease),
+            Err(_) if hugepages_free() == 0 => None,
+            Err(error) => return Err(error),
+        };
+        Ok(room)
     }
 
     /// The pages that processes in this room run on.
     pub(super) fn pages(&self) -> &'static str {
         match self.lease {
             Some(_) => "2 MiB hugepages",
-            None => "4 KiB (--no-huge: no free hugepages, and no right to make more)",
+            None => "4 KiB (--no-huge)",
         }
     }
 

@@ -7,7 +7,7 @@
 //!   writes and whose receiver reads every byte (`peer`).
 //!
 //! Each row names the program and build that it ran, the pages, the ring and the pool. Hugepages are
-//! borrowed from the kernel for the run; where that is not possible DPDK runs with `--no-huge`, on the
+//! borrowed from the kernel for the run; where there are none at all DPDK runs with `--no-huge`, on the
 //! 4 KiB pages that a port gets there too. Not promised: that this is the fastest that DPDK can be on
 //! another processor; a build for this machine is named by `NETBENCH_TESTPMD` and `PKG_CONFIG_PATH`.
 #![forbid(unsafe_code)]

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use super::compile::{library, program};
-use super::eal::Room;
+use super::compile::program;
+use super::eal::{Room, buffer};
 use super::peer::{self, Peer};
 use super::testpmd::{self, Build, MISSING, Testpmd};
 use super::{BURST_MAX, fits};
@@ -20,6 +20,17 @@ use crate::row::{Kind, Plan, Row, Throughput};
 
 /// Bursts with which each of the two rings is started: enough that no core waits for the other.
 const TX_FIRST: u32 = 4;
+
+/// Slots of the ring: the best of 64 to 4,096.
+const RING: usize = 256;
+/// Packets of the pool: the best of 2,048 to 32,768, as long as they fit into the memory.
+const MBUFS_MAX: usize = 16384;
+/// Bytes of the memory that the pool may take.
+const POOL_BYTES_MAX: usize = 64 << 20;
+
+fn mbufs(size: usize) -> usize {
+    (POOL_BYTES_MAX / buffer(size)).min(MBUFS_MAX)
+}
 
 struct RingRow;
 
@@ -40,10 +51,15 @@ pub(super) fn rows() -> Vec<Box<dyn Row>> {
 }
 
 impl RingRow {
+    /// With one lcore that allocates and one that frees, the pool may be a ring of one producer and one
+    /// consumer. It is large: a buffer that left the other core's cache meanwhile is cheaper to write.
     fn start(role: &str, plan: &Plan, room: &Room) -> Result<Peer> {
         let mut command = Command::new(program()?);
         room.furnish(&mut command, peer::MEMORY, &plan.cores);
-        let mut peer = Peer::start(command, role, plan, &[])?;
+        let mbufs = format!("mbufs={}", mbufs(plan.size));
+        let ring = format!("ring={RING}");
+        let options = [mbufs.as_str(), ring.as_str(), "ops=ring_sp_sc"];
+        let mut peer = Peer::start(command, role, plan, &options)?;
         peer.await_link()?;
         Ok(peer)
     }
@@ -63,7 +79,7 @@ impl Row for RingRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        library().err()
+        peer::unavailable(1)
     }
 
     fn supports(&self, size: usize) -> bool {
@@ -91,6 +107,8 @@ impl Row for RingRow {
         run.lost = after.lost;
         run.corrupt = after.corrupt;
         run.details = peer::details(&room);
+        run.details.insert("ring".into(), json!(RING));
+        run.details.insert("mbufs".into(), json!(mbufs(plan.size)));
         both.process.end()?;
         Ok(run)
     }
@@ -118,7 +136,7 @@ impl Row for NetRingRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        self.build.is_none().then(|| MISSING.to_owned())
+        testpmd::unavailable(self.build.as_ref(), 1)
     }
 
     fn supports(&self, size: usize) -> bool {

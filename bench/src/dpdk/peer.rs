@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::compile::{library, program};
-use super::eal::{Memif, Memory, Room};
+use super::eal::{self, Memif, Memory, Room};
 use super::process::Process;
 use super::{BURST_MAX, Sends, fits};
 use crate::clock;
@@ -30,7 +30,7 @@ const RING_LOG2: u32 = 10;
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
 
 /// The option of a process that shares its core.
-pub(super) const YIELD: (&str, u32) = ("yield", 1);
+pub(super) const YIELD: &str = "yield=1";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
@@ -149,8 +149,11 @@ impl PeerRow {
                 ring_log2: RING_LOG2,
             };
             room.add_memif(&mut command, &memif);
-            let touch = u32::from(self.way != Way::Descriptors);
-            Peer::start(command, roles[second], plan, &[("touch", touch)])
+            let touch = match self.way {
+                Way::Descriptors => "touch=0",
+                Way::Read | Way::RoundTrip => "touch=1",
+            };
+            Peer::start(command, roles[second], plan, &[touch])
         };
         let server = start(false)?;
         let client = start(true)?;
@@ -178,7 +181,7 @@ impl Row for PeerRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        library().err()
+        unavailable(2)
     }
 
     fn supports(&self, size: usize) -> bool {
@@ -232,6 +235,13 @@ impl Row for PeerRow {
         receiver.process.end()?;
         Ok(Some(histogram))
     }
+}
+
+/// Why `processes` of this program cannot run.
+pub(super) fn unavailable(processes: u64) -> Option<String> {
+    library()
+        .err()
+        .or_else(|| eal::unavailable(MEMORY, processes))
 }
 
 /// Warm-up and window, then the balance: what the sender sent must arrive.
@@ -329,7 +339,7 @@ impl Peer {
         mut command: Command,
         role: &str,
         plan: &Plan,
-        more: &[(&str, u32)],
+        more: &[&str],
     ) -> Result<Self> {
         command.arg("--").args([
             format!("role={role}"),
@@ -337,7 +347,7 @@ impl Peer {
             format!("burst={}", plan.burst),
             format!("mbufs={MBUFS}"),
         ]);
-        command.args(more.iter().map(|(key, value)| format!("{key}={value}")));
+        command.args(more);
         let name = format!("the DPDK peer ({role})");
         let sharing = more.contains(&YIELD);
         let mut process = if sharing {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-use super::eal::{Memif, Memory, Room, buffer};
+use super::eal::{self, Memif, Memory, Room, buffer};
 use super::process::{ANSWER_LIMIT, Process};
 use super::{BURST_MAX, Sends, fits};
 use crate::clock;
@@ -96,6 +96,14 @@ pub(super) fn rows() -> Vec<Box<dyn Row>> {
     rows.map(|row| Box::new(row) as Box<dyn Row>).collect()
 }
 
+/// Why `processes` of a build cannot run.
+pub(super) fn unavailable(build: Option<&Build>, processes: u64) -> Option<String> {
+    match build {
+        None => Some(MISSING.to_owned()),
+        Some(_) => eal::unavailable(MEMORY, processes),
+    }
+}
+
 /// Every build, or once none: rows that cannot run are still listed.
 pub(super) fn each_build() -> Vec<Option<Build>> {
     match builds() {
@@ -127,7 +135,7 @@ impl Row for TestpmdRow {
     }
 
     fn unavailable(&self) -> Option<String> {
-        self.build.is_none().then(|| MISSING.to_owned())
+        unavailable(self.build.as_ref(), 2)
     }
 
     fn supports(&self, size: usize) -> bool {

@@ -5,8 +5,10 @@
 //! may read since the source opened its port for sharing. The sink reads and checks every byte.
 #![forbid(unsafe_code)]
 
+use std::collections::VecDeque;
+
 use anyhow::{Context, Result};
-use libexo::port::Port;
+use libexo::port::{Port, RxPacket};
 use libexo::{Client, Error};
 use serde_json::json;
 
@@ -21,6 +23,9 @@ const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const FORWARDER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const SINK: [u8; 6] = [2, 0, 0, 0, 0, 3];
+
+/// Packets that the forwarder takes at a time.
+const BURST: usize = 64;
 
 const IN: &str = "netbench-in";
 const OUT: &str = "netbench-out";
@@ -83,38 +88,43 @@ fn source(job: &Job, mut meter: Meter, port: &mut Port) -> Result<Report> {
 
 fn forward(mut meter: Meter, mut from: Port, mut to: Port) -> Result<Report> {
     to.share_from(&mut from)?;
-    let mut stuck = None;
+    let mut waiting = VecDeque::new();
     while meter.running() {
-        if let Some((head, body)) = stuck.take() {
-            stuck = to.forward(head, body, HEADER_BYTES)?;
-            if stuck.is_some() {
-                continue;
-            }
+        if waiting.is_empty() {
+            let mut burst = match from.receive_burst(BURST) {
+                Ok(burst) => burst,
+                Err(Error::PeerGone | Error::Revoked) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            waiting.extend(std::iter::from_fn(|| burst.take_next()));
         }
-        let mut burst = match from.receive_burst(64) {
-            Ok(burst) => burst,
-            Err(Error::PeerGone | Error::Revoked) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        let mut sent = 0;
-        while stuck.is_none()
-            && let Some(mut head) = to.alloc(HEADER_BYTES).or_else(|| {
-                let _ = to.flush();
-                to.alloc(HEADER_BYTES)
-            })
-            && let Some(body) = burst.take_next()
-        {
-            let header: [u8; HEADER_BYTES] = body.view().bytes().head()?;
-            head[..6].copy_from_slice(&SINK);
-            head[6..12].copy_from_slice(&FORWARDER);
-            head[12..].copy_from_slice(&header[12..]);
-            stuck = to.forward(head, body, HEADER_BYTES)?;
-            sent += 1;
-        }
+        let sent = send_on(&mut to, &mut waiting)?;
         to.announce();
         meter.count(sent, 0);
     }
     Ok(meter.report())
+}
+
+/// Sends on as many packets as there are headers and credit for, in order; how many.
+fn send_on(to: &mut Port, waiting: &mut VecDeque<RxPacket>) -> Result<u64> {
+    let mut sent = 0;
+    while let Some(body) = waiting.pop_front() {
+        let Some(mut head) = to.alloc(HEADER_BYTES) else {
+            to.flush()?;
+            waiting.push_front(body);
+            break;
+        };
+        let header: [u8; HEADER_BYTES] = body.view().bytes().head()?;
+        head[..6].copy_from_slice(&SINK);
+        head[6..12].copy_from_slice(&FORWARDER);
+        head[12..].copy_from_slice(&header[12..]);
+        if let Some((_, body)) = to.forward(head, body, HEADER_BYTES)? {
+            waiting.push_front(body);
+            break;
+        }
+        sent += 1;
+    }
+    Ok(sent)
 }
 
 fn sink(job: &Job, mut meter: Meter, port: &mut Port) -> Result<Report> {

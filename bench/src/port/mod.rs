@@ -28,6 +28,8 @@ const BUFFERS_BYTES: usize = 1 << 20;
 const RING_LOG2_MAX: u32 = 14;
 /// The fewest: a burst of 256 in flight while the next one is written.
 const RING_LOG2_MIN: u32 = 9;
+/// Sets of units that exod may have: one in use, one ready, and those that it is taking back.
+const SPARE: usize = 8;
 /// Bytes of a frame, whatever its page size.
 const FRAME_BYTES: usize = 2 << 20;
 /// The smallest packet: a sequence number and one word that confirms it.
@@ -109,11 +111,10 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: &PortConfig, sides: usize) -> Result<Daemon> {
-        let frames = config.frames as usize * sides;
-        // A spare set, since the pool refills itself while the first one is in use.
-        let lease = Lease::take(2 * frames as u64).ok();
+        let frames = SPARE * sides * config.frames as usize;
+        let lease = Lease::take(frames as u64).ok();
         let mut exod_config = Config::embedded();
-        exod_config.pool.frames = FrameCount(2 * frames as u32);
+        exod_config.pool.frames = FrameCount(frames as u32);
         let ready = ReadySize {
             frames: config.frames as u32,
             units: sides,
