@@ -9,7 +9,7 @@
 //! Pools and packets stay in the thread that made them; no lock and no atomic is on their path. A
 //! pool lives until its handle is dropped *and* its last buffer has come back.
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::ops::{Deref, DerefMut};
@@ -28,7 +28,7 @@ struct Inner {
     id: u32,
     /// A ring of free buffers, as long as the next power of two; each named by the cache line of
     /// its unit that it begins at, which is what a descriptor needs too.
-    free: UnsafeCell<Box<[u32]>>,
+    free: Box<[Cell<u32>]>,
     head: Cell<u32>,
     tail: Cell<u32>,
     /// The handle is gone: the last buffer to come back frees the pool.
@@ -48,23 +48,23 @@ impl Inner {
             return None;
         }
         self.head.set(head.wrapping_add(1));
-        // SAFETY: one thread uses the pool, and no reference into the list outlives a statement;
-        // the mask keeps the index in the list, whose length is a power of two.
-        unsafe {
-            let free = &*self.free.get();
-            Some(*free.get_unchecked(head as usize & (free.len() - 1)))
-        }
+        Some(self.entry(head).get())
     }
 
     #[inline]
     fn put(&self, line: u32) {
         let tail = self.tail.get();
         self.tail.set(tail.wrapping_add(1));
-        // SAFETY: as in `take`.
+        self.entry(tail).set(line);
+    }
+
+    /// The place in the list of a position that runs freely.
+    #[inline]
+    fn entry(&self, position: u32) -> &Cell<u32> {
+        // SAFETY: the mask keeps the index in the list, whose length is a power of two.
         unsafe {
-            let free = &mut *self.free.get();
-            let mask = free.len() - 1;
-            *free.get_unchecked_mut(tail as usize & mask) = line;
+            self.free
+                .get_unchecked(position as usize & (self.free.len() - 1))
         }
     }
 }
@@ -94,7 +94,7 @@ impl Mempool {
         let inner = Inner {
             buffers,
             id,
-            free: UnsafeCell::new(free.into_boxed_slice()),
+            free: free.into_iter().map(Cell::new).collect(),
             head: Cell::new(0),
             tail: Cell::new(count),
             orphan: Cell::new(false),
@@ -157,14 +157,9 @@ impl Mempool {
     #[inline]
     pub fn prefetch_next(&self, ahead: u32) {
         let inner = self.inner();
-        let at = inner.head.get().wrapping_add(ahead) as usize;
-        // SAFETY: as in `Inner::take`; every word of the list names a buffer, free or not, and a
-        // prefetch is a hint.
-        unsafe {
-            let free = &*inner.free.get();
-            let line = *free.get_unchecked(at & (free.len() - 1));
-            crate::shm::prefetch_write(inner.buffers.pointer(line).as_ptr());
-        }
+        // Every entry names a buffer, free or not, and a prefetch is a hint.
+        let line = inner.entry(inner.head.get().wrapping_add(ahead)).get();
+        crate::shm::prefetch_write(inner.buffers.pointer(line).as_ptr());
     }
 
     /// Tells this pool from every other one of the process.
@@ -187,13 +182,10 @@ impl Mempool {
         assert!(count <= inner.available() && len <= inner.buffers.stride());
         let head = inner.head.get();
         inner.head.set(head.wrapping_add(count));
-        // SAFETY: as in `Inner::take`: `fill` and `sent` may use the pool, but the entries from
-        // `head` on are out of the list now and nobody writes them before a whole lap.
-        let free: &[u32] = unsafe { &*self.inner().free.get() };
-        let (first, mask) = (free.as_ptr(), free.len() - 1);
         for k in 0..count {
-            // SAFETY: the mask keeps the index in the list.
-            let line = unsafe { *first.add(head.wrapping_add(k) as usize & mask) };
+            // `fill` and `sent` may use the pool: the entries from `head` on are out of the list now,
+            // and nobody writes them before a whole lap.
+            let line = inner.entry(head.wrapping_add(k)).get();
             let buffer = inner.buffers.pointer(line).as_ptr();
             // SAFETY: the buffer was free, so it is nobody else's; `len` bytes fit, as asserted.
             fill(k, unsafe { std::slice::from_raw_parts_mut(buffer, len) });
@@ -207,13 +199,9 @@ impl Mempool {
     pub(crate) fn reclaim_burst(&self, mut next: impl FnMut() -> Option<InFlight>) {
         let inner = self.inner();
         let mut tail = inner.tail.get();
-        // SAFETY: as in `Inner::take`; `next` is a closure of the port's own that leaves pools
-        // alone.
-        let free = unsafe { &mut *inner.free.get() };
-        let mask = free.len() - 1;
         while let Some(flight) = next() {
             debug_assert!(inner.buffers.contains(flight.line()));
-            free[tail as usize & mask] = flight.line();
+            inner.entry(tail).set(flight.line());
             tail = tail.wrapping_add(1);
         }
         inner.tail.set(tail);

@@ -138,6 +138,9 @@ impl PortRow {
     /// Starts the workers of one run.
     fn team(&self, daemon: &Daemon, plan: &Plan, mode: Mode) -> Result<Team> {
         let mut team = Team::new(self.name, plan, mode)?;
+        if self.way == Way::Forward {
+            team = team.sharing_a_core();
+        }
         // Each creates before the next one joins.
         team.start(Role::Sender, json!({}), daemon.connect()?)?;
         if self.way == Way::Forward {

@@ -22,11 +22,27 @@ use crate::catalog;
 ///
 /// For programs of others as well, such as testpmd. Start them from a thread that outlives them.
 pub fn guard(command: &mut Command, fds: Vec<RawFd>) -> &mut Command {
+    prepare(command, fds, true)
+}
+
+/// Likewise, but in netbench's own session, as a process group of its own: who shares a core must
+/// share a session too, since the scheduler weighs sessions against each other and a process that
+/// yields gives way only within its own.
+pub fn guard_sharing(command: &mut Command, fds: Vec<RawFd>) -> &mut Command {
+    prepare(command, fds, false)
+}
+
+fn prepare(command: &mut Command, fds: Vec<RawFd>, session: bool) -> &mut Command {
     let parent = std::process::id() as libc::pid_t;
     let prepare = move || {
         // SAFETY: these calls take no pointers and are allowed between fork and exec.
         unsafe {
-            if libc::setsid() < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
+            let apart = if session {
+                libc::setsid()
+            } else {
+                libc::setpgid(0, 0)
+            };
+            if apart < 0 || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 {
                 return Err(io::Error::last_os_error());
             }
             // The parent may have died before prctl; then nobody would be told.
@@ -91,7 +107,9 @@ fn work(mut link: Link, fds: Vec<OwnedFd>) -> Result<super::Report> {
     };
     job.fds = fds;
     pin(core_of(&job))?;
-    raise_priority();
+    if !job.shares_core {
+        raise_priority();
+    }
     let row = catalog::find(&job.row).with_context(|| format!("no row `{}`", job.row))?;
     row.work(job, link)
 }

@@ -50,6 +50,8 @@ pub struct Job {
     pub mode: Mode,
     /// Size, burst, cores.
     pub plan: Plan,
+    /// Whether another worker may run on the same core: then none is preferred to the other.
+    pub shares_core: bool,
     /// What the row's parent side wants to say, such as a port number.
     pub args: Value,
     /// The descriptors that the parent passed, in its order.

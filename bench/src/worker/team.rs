@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 
-use super::child::guard;
+use super::child::{guard, guard_sharing};
 use super::link::{Down, Up, receive, send};
 use super::{Control, Job, Mode, Phase, Report, Role};
 use crate::interrupt;
@@ -38,6 +38,7 @@ pub struct Team {
     plan: Plan,
     control: Control,
     workers: Vec<Worker>,
+    shares_core: bool,
 }
 
 impl Team {
@@ -50,7 +51,15 @@ impl Team {
             plan: plan.clone(),
             control,
             workers: Vec::new(),
+            shares_core: false,
         })
+    }
+
+    /// A team of which some share a core: they stay in one session, unpreferred, and yield to each
+    /// other.
+    pub fn sharing_a_core(mut self) -> Self {
+        self.shares_core = true;
+        self
     }
 
     /// Starts a worker and waits until it is set up; returns what it said with `Link::ready`.
@@ -58,7 +67,7 @@ impl Team {
         let (ours, theirs) = UnixStream::pair()?;
         let mut inherited = vec![theirs.as_raw_fd(), self.control.as_fd().as_raw_fd()];
         inherited.extend(fds.iter().map(AsRawFd::as_raw_fd));
-        let child = spawn(inherited).context("cannot start a worker process")?;
+        let child = spawn(inherited, self.shares_core).context("cannot start a worker process")?;
         let mut worker = Worker {
             role,
             child,
@@ -70,6 +79,7 @@ impl Team {
             role,
             mode,
             plan,
+            shares_core: self.shares_core,
             args,
             fds: Vec::new(),
         };
@@ -213,11 +223,12 @@ impl Drop for Team {
     }
 }
 
-fn spawn(inherited: Vec<RawFd>) -> std::io::Result<Child> {
+fn spawn(inherited: Vec<RawFd>, shares_core: bool) -> std::io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command
         .arg("worker")
         .args(inherited.iter().map(RawFd::to_string))
         .stdin(Stdio::null());
-    guard(&mut command, inherited).spawn()
+    let prepare = if shares_core { guard_sharing } else { guard };
+    prepare(&mut command, inherited).spawn()
 }
