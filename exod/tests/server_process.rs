@@ -7,7 +7,7 @@
 mod client;
 
 use std::io::{BufRead, BufReader};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -174,7 +174,7 @@ fn be_storm(socket: &Path) {
     loop {
         let mut pieces = Vec::new();
         for frames in [1, 3] {
-            pieces.push(client.alloc(frames));
+            pieces.push(alloc_when_there(&mut client, frames));
         }
         let port = client.create(pieces[0].0, &name, 0).reply.handle;
         client.ok(Op::PortAttach, port, [pieces[1].0, 0, 0, 0, 0, 0]);
@@ -184,6 +184,19 @@ fn be_storm(socket: &Path) {
         client.ok(Op::PortLeave, joined, [0; 6]);
         for (unit, _fd) in pieces {
             client.ok(Op::Drop, unit, [0; 6]);
+        }
+    }
+}
+
+/// Memory, as soon as the quota has it: what was dropped comes back in the background, and what
+/// the storms before this one held, too.
+fn alloc_when_there(client: &mut Client, frames: u64) -> (u64, OwnedFd) {
+    loop {
+        let mut got = client.call(Op::AllocUnit, 0, [frames, 0, 0, 0, 0, 0]);
+        match got.error() {
+            None => return (got.reply.handle, got.fds.pop_front().expect("the unit")),
+            Some(ErrorCode::Quota) => std::thread::sleep(Duration::from_millis(1)),
+            Some(error) => panic!("{error}"),
         }
     }
 }
