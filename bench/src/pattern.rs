@@ -6,7 +6,8 @@
 //! moved word or half of an older packet is found. In C:
 //!
 //! ```c
-//! for (i = 0; i < n / 8; i++) word[i] = seq + i * 0x9E3779B97F4A7C15ull;   // the rest: its first n % 8 bytes
+//! for (i = 0; i < n / 8; i++) word[i] = seq + i * 0x9E3779B97F4A7C15ull;
+//! // and the first n % 8 bytes of one word more
 //! ```
 //!
 //! One addition and one comparison per word run near memory speed. The widest instructions that the

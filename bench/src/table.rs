@@ -170,10 +170,10 @@ pub fn verdict(verdict: &Verdict) -> String {
         .peer
         .as_deref()
         .map_or_else(String::new, |peer| format!(" ({peer})"));
-    let sign = if verdict.better == "higher" {
-        ">="
-    } else {
-        "<="
+    let sign = match verdict.better {
+        "higher" => ">=",
+        "below" => "<",
+        _ => "<=",
     };
     let (ink, word) = if verdict.met {
         (Ink::Green, "met    ")

@@ -25,7 +25,7 @@ pub struct Verdict {
     pub ratio: Option<f64>,
     /// The ratio that was promised.
     pub goal: f64,
-    /// `higher` or `lower`.
+    /// `higher` (at least the goal), `lower` (at most) or `below` (less than).
     pub better: &'static str,
     /// Whether it is kept.
     pub met: bool,
@@ -128,7 +128,7 @@ fn best(
         };
         let better = best.as_ref().is_none_or(|best| match target.better {
             Better::Higher => record.value > best.value,
-            Better::Lower => record.value < best.value,
+            Better::Lower | Better::Below => record.value < best.value,
         });
         if better {
             best = Some(record);
@@ -199,6 +199,7 @@ pub fn verdict(
         better: match target.better {
             Better::Higher => "higher",
             Better::Lower => "lower",
+            Better::Below => "below",
         },
         met: !damaged && ratio.is_some_and(|ratio| target.met(ratio)),
         unit: ours.as_ref().map(|record| record.unit),

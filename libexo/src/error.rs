@@ -53,7 +53,7 @@ pub enum Error {
     #[error("revoked: exod took the memory or capability back, or its owner died")]
     Revoked,
     /// The other side of a port has left or died.
-    #[error("the port's other side has left or died")]
+    #[error("the port's other side has left or died: drop the port")]
     PeerGone,
     /// The other side of a port broke the port's rules; the port is over.
     #[error("the port's other side broke the protocol: {0}")]

@@ -183,8 +183,8 @@ impl Mempool {
         let head = inner.head.get();
         inner.head.set(head.wrapping_add(count));
         for k in 0..count {
-            // `fill` and `sent` may use the pool: the entries from `head` on are out of the list now,
-            // and nobody writes them before a whole lap.
+            // `fill` and `sent` may use the pool: the entries from `head` on are out of the list
+            // now, and nobody writes them before a whole lap.
             let line = inner.entry(head.wrapping_add(k)).get();
             let buffer = inner.buffers.pointer(line).as_ptr();
             // SAFETY: the buffer was free, so it is nobody else's; `len` bytes fit, as asserted.

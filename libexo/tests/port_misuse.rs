@@ -6,7 +6,7 @@ use exod::Embedded;
 use exod::config::Config;
 use exod::frames::PageChoice;
 use libexo::abi::port::PIECE_LEN_MAX;
-use libexo::client::Ledger;
+use libexo::client::{Inspection, Ledger};
 use libexo::port::{Port, PortConfig};
 use libexo::{Client, Error};
 
@@ -214,4 +214,60 @@ fn a_port_that_cannot_be_made_leaves_nothing() {
         .map(|_| ())
         .expect_err("no such buffer fits");
     balances(&one, before, "a creator's buffers");
+}
+
+/// After it said that the peer has gone, a port does not look at memory that exod may have taken
+/// back: this program has no guard, and would die.
+#[test]
+fn a_port_whose_peer_has_gone_leaves_its_memory_alone() {
+    for pages in [PageChoice::Huge2M, PageChoice::Small4K] {
+        let mut config = Config::embedded();
+        config.pool.pages = pages;
+        config.pool.ready.0.clear();
+        let exod = match Embedded::start(config) {
+            Ok(exod) => exod,
+            Err(error) => {
+                println!("skipped: {pages:?}: {error}");
+                continue;
+            }
+        };
+        let (one, two) = (connect(&exod), connect(&exod));
+        let ready = Port::create(&one, "left", PortConfig::default()).and_then(|waiting| {
+            let joined = Port::join(&two, "left", PortConfig::default())?;
+            Ok((waiting.ready(SOON)?, joined))
+        });
+        let (mut port, mut peer) = match ready {
+            Ok(ports) => ports,
+            Err(error @ Error::Refused { .. }) if pages == PageChoice::Huge2M => {
+                println!("skipped: {pages:?}: {error}");
+                continue;
+            }
+            Err(error) => panic!("{pages:?}: {error}"),
+        };
+        assert_eq!(port.send_with(2, 64, |_, b| b.fill(1)).expect("alive"), 2);
+        assert_eq!(lengths(&mut peer), [64; 2]);
+        drop(peer);
+        while port.receive_burst(1).is_ok() {}
+        assert_eq!(port.outstanding(), 0, "what it returned came home");
+        // exod takes the peer's segment back, though this side still maps it.
+        let deadline = std::time::Instant::now() + SOON;
+        let usable = |seen: &Inspection| seen.state == 2;
+        let left = || one.list().map(|seen| seen.expect("a session"));
+        while left().filter(usable).count() > 2 {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{:?}",
+                left().collect::<Vec<_>>()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(matches!(port.receive_burst(1), Err(Error::PeerGone)));
+        let sent = port.send_with(1, 64, |_, b| b.fill(2));
+        assert!(matches!(sent, Err(Error::PeerGone)), "{sent:?}");
+        let sent = port.send_burst(&mut vec![port.alloc(64).expect("a buffer")]);
+        assert!(matches!(sent, Err(Error::PeerGone)), "{sent:?}");
+        assert!(matches!(port.wait(Some(SOON)), Err(Error::PeerGone)));
+        port.announce();
+        port.flush().expect("nothing to do");
+    }
 }

@@ -56,6 +56,7 @@ struct Options {
 
 fn main() -> Result<()> {
     let Cli { role, options } = Cli::parse();
+    // The other side may go away with its memory while we read it: an error then, and no SIGBUS.
     libexo::guard::install()?;
     match role {
         Some(Role::Server) => server(&options),

@@ -7,6 +7,8 @@ use libexo::Client;
 use libexo::port::{Port, PortConfig};
 
 fn main() -> anyhow::Result<()> {
+    // A peer may go away with its memory while we read it: that is an error then, and no SIGBUS.
+    libexo::guard::install()?;
     let exod = Embedded::start(Config::embedded())?;
     let alice = Client::over(exod.connect()?)?;
     let bob = Client::over(exod.connect()?)?;

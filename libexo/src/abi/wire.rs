@@ -203,7 +203,9 @@ pub enum ErrorCode {
     #[error("the kernel refused: see exod's log for the system call and its error")]
     Kernel = 16,
     /// Not on this machine, or not in this version.
-    #[error("not supported here: `exo doctor` says what is missing")]
+    #[error(
+        "not supported on this machine, or not by this exod: its first log lines say what it has"
+    )]
     Unsupported = 17,
 }
 

@@ -15,6 +15,13 @@
 //!
 //! A port is used by one thread. While both sides are busy it makes no system call; a side that has
 //! nothing to do may [`Port::wait`], and only then is a doorbell rung for it.
+//!
+//! exod takes a peer's memory back some time after the peer has gone (`give_back_ms` in its
+//! configuration). A side that uses its port meanwhile hears [`Error::PeerGone`] once it has
+//! received everything, and does not look at that memory from then on; it should drop the port,
+//! which returns the peer's frames. A side that was stopped, or holds packets for so long, meets
+//! memory that is gone: SIGBUS kills it, unless the program called [`crate::guard::install`]. So
+//! programs with peers that they do not trust call that first.
 
 #![forbid(unsafe_code)]
 
@@ -302,8 +309,13 @@ impl Port {
     }
 
     /// Takes home buffers that the peer has returned and hands the peer what this side returns.
-    /// Sending and receiving do both by themselves when they need to.
+    /// Sending and receiving do both by themselves when they need to. Once [`Error::PeerGone`] was
+    /// reported there is nothing to hand to anybody, and what is still out comes home with the
+    /// port's drop.
     pub fn flush(&mut self) -> Result<()> {
+        if matches!(self.over.get(), Some(End::PeerGone)) {
+            return Ok(());
+        }
         self.open()?;
         let home = self.tx.reap();
         self.check(home)?;
@@ -317,7 +329,9 @@ impl Port {
     /// Announces packets that were [forwarded](Port::forward) one by one.
     #[inline]
     pub fn announce(&mut self) {
-        self.bells.ring_if_asleep();
+        if self.over.get().is_none() {
+            self.bells.ring_if_asleep();
+        }
     }
 
     /// Packets' slots that the peer has not returned yet, as far as this side has looked.
@@ -327,6 +341,7 @@ impl Port {
 
     /// Sleeps until there is a packet, a return, or news from exod. True unless the time ran out.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        self.open()?;
         self.flush()?;
         // Before the status is looked at: what exod changes from here on rings again.
         self.client.take_event()?;
@@ -384,16 +399,21 @@ impl Port {
         self.nothing()
     }
 
+    /// Says once for all that the peer has gone, when nothing of it is left to receive: from then
+    /// on this side does not look at the peer's memory, which exod takes back.
     #[cold]
-    fn gone(&self) -> Result<()> {
+    fn gone(&mut self) -> Result<()> {
         let status = self.status.load();
         if !status.contains(Status::LIVE) {
             return Err(Error::Revoked);
         }
-        if status.contains(Status::PEER_GONE) && !self.rx.has_packets() {
-            return Err(Error::PeerGone);
+        if !status.contains(Status::PEER_GONE) || self.rx.has_packets() {
+            return Ok(());
         }
-        Ok(())
+        // What it returned before it went; a lie in it changes nothing any more.
+        let _ = self.tx.reap();
+        self.over.set(Some(End::PeerGone));
+        Err(Error::PeerGone)
     }
 
     /// Whether what is sent now is to be mirrored.

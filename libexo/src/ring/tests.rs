@@ -168,7 +168,9 @@ proptest! {
     /// or nothing.
     #[test]
     fn any_words_are_words_or_nothing(
-        words in prop::collection::vec(any::<u64>(), 16), start: u32, aheads in prop::collection::vec(any::<u32>(), 8),
+        words in prop::collection::vec(any::<u64>(), 16),
+        start: u32,
+        aheads in prop::collection::vec(any::<u32>(), 8),
     ) {
         let memory = Memory::zeroed(4);
         for (index, word) in words.iter().enumerate() {

@@ -140,7 +140,9 @@ mod tests {
         /// Against a map that never forgets: what is found is what was heard last, in time; what
         /// is not found is too old, or was displaced, which takes more stations than ways.
         #[test]
-        fn it_finds_what_was_heard_last(steps in prop::collection::vec((0u16..12, 0u16..3, 0u64..5), 1..200)) {
+        fn it_finds_what_was_heard_last(
+            steps in prop::collection::vec((0u16..12, 0u16..3, 0u64..5), 1..200),
+        ) {
             let mut fdb = Fdb::new(64, 20);
             let mut heard = HashMap::new();
             let mut now = 0;
