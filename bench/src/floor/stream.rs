@@ -45,7 +45,7 @@ impl Variant {
 /// Every variant that is worth a trial.
 pub(super) fn variants(size: usize, burst: usize) -> Vec<Variant> {
     let stride = size.next_multiple_of(64);
-    let rings = [256, 1024, 4096, SLOTS_MAX];
+    let rings = [256, 512, 1024, 2048, 4096, 8192, SLOTS_MAX];
     let fits = |slots: &usize| *slots >= 2 * burst && PACKETS + slots * stride <= BYTES;
     let mut all = Vec::new();
     for slots in rings.into_iter().filter(fits) {
