@@ -291,6 +291,9 @@ impl Port {
     #[inline]
     pub fn receive_burst(&mut self, max: usize) -> Result<RxBurst<'_>> {
         self.open()?;
+        if self.rx.still_nothing() && self.is_connected() {
+            return Ok(self.rx.lend(0, 0));
+        }
         let (slots, packets) = loop {
             let staged = self.rx.stage(max);
             match self.check(staged)? {

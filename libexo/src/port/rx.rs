@@ -137,7 +137,14 @@ pub(crate) struct Rx {
     /// Where the last packet lay, and how far from the one before: a guess at the next.
     last: Descriptor,
     step: isize,
+    /// Turns without a packet, one after the other.
+    empty_turns: u32,
 }
+
+/// Turns without a packet, of which one does all that a turn should, such as writing the returns that
+/// were held back. Those between look at the ring and the port's status alone, so that a packet is
+/// seen at once and a burst's returns cross as one run.
+const EMPTY_TURNS: u32 = 32;
 
 /// What a look at the ring found.
 pub(crate) enum Staged {
@@ -156,7 +163,20 @@ impl Rx {
             staged,
             last: Descriptor(0),
             step: 0,
+            empty_turns: 0,
         }
+    }
+
+    /// Whether nothing has come since the last turn, which found nothing either: then there is no
+    /// more to do than to guess.
+    #[inline]
+    pub(crate) fn still_nothing(&mut self) -> bool {
+        let still = !self.empty_turns.is_multiple_of(EMPTY_TURNS) && self.ring.peek(0).is_none();
+        if still {
+            self.empty_turns += 1;
+            self.guess();
+        }
+        still
     }
 
     /// Whether a packet waits. A chain that is not whole yet is none, or its sender could keep us
@@ -201,6 +221,11 @@ impl Rx {
         if let Some(descriptor) = fault {
             return self.refuse(descriptor);
         }
+        self.empty_turns = if slots == 0 {
+            self.empty_turns.wrapping_add(1)
+        } else {
+            0
+        };
         if slots == 0 {
             self.guess();
         } else {
