@@ -412,7 +412,7 @@ fn sessions_of_one_user_are_limited() {
     drop(first);
     let end = Instant::now() + PATIENCE;
     loop {
-        let mut next = Client::raw(exod.connect().expect("a connection"));
+        let next = Client::raw(exod.connect().expect("a connection"));
         let ping = Request {
             op: Op::Ping as u16,
             ..Request::default()
