@@ -142,8 +142,8 @@ pub(crate) struct Rx {
 }
 
 /// Turns without a packet, of which one does all that a turn should, such as writing the returns
-/// that were held back. Those between look at the ring and the port's status alone, so that a packet
-/// is seen at once and a burst's returns cross as one run.
+/// that were held back. Those between look at the ring and the port's status alone, so that a
+/// packet is seen at once and a burst's returns cross as one run.
 const EMPTY_TURNS: u32 = 32;
 
 /// What a look at the ring found.
