@@ -1,6 +1,7 @@
 //! The program as a user starts it: what it prints, how it refuses, how it stops.
 
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +12,11 @@ fn netbench() -> Command {
     Command::new(env!("CARGO_BIN_EXE_netbench"))
 }
 
+/// One measurement at a time: two of them on the same cores starve each other's short windows.
+static MEASURING: Mutex<()> = Mutex::new(());
+
 fn run(args: &[&str]) -> Output {
+    let _alone = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
     netbench().args(args).output().expect("netbench starts")
 }
 
@@ -47,8 +52,9 @@ fn short_run(row: &str) -> Vec<Value> {
     let output = run(&args);
     assert!(
         output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+        "{}{}",
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
     );
     let lines = lines(&output);
     for line in lines.iter().filter(|line| line["metric"] != "unavailable") {
