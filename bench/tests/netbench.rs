@@ -1,7 +1,7 @@
 //! The program as a user starts it: what it prints, how it refuses, how it stops.
 
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -261,7 +261,10 @@ fn children(parent: u32) -> Vec<i32> {
 }
 
 /// A run that ends with the test, however the test ends.
-struct Endless(Child);
+struct Endless(
+    Child,
+    #[expect(dead_code, reason = "held until it ends")] MutexGuard<'static, ()>,
+);
 
 impl Drop for Endless {
     fn drop(&mut self) {
@@ -279,7 +282,8 @@ fn endless() -> (Endless, Vec<i32>) {
         .args(args)
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let run = Endless(command.spawn().expect("netbench starts"));
+    let alone = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
+    let run = Endless(command.spawn().expect("netbench starts"), alone);
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let workers = children(run.0.id());
