@@ -19,7 +19,7 @@ use crate::pattern;
 use crate::worker::{Job, Link, Meter, Report, Role, pin};
 
 /// Destination, source, ethertype.
-pub(super) const HEADER_BYTES: usize = 14;
+const HEADER_BYTES: usize = 14;
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const FORWARDER: [u8; 6] = [2, 0, 0, 0, 0, 2];
