@@ -37,7 +37,7 @@ const COUNTS: [&str; 6] = [
     "lost",
     "corrupt",
 ];
-const DETAILS: [&str; 4] = ["kernel", "mode", "page"];
+const DETAILS: [&str; 2] = ["kernel", "cpu"];
 
 /// What is wrong with a line that should be a figure or say why there is none.
 fn faults(line: &Value) -> Vec<String> {
