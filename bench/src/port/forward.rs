@@ -19,7 +19,7 @@ use crate::pattern;
 use crate::worker::{Job, Link, Meter, Report, Role, pin};
 
 /// Destination, source, ethertype.
-const HEADER_BYTES: usize = 14;
+pub(super) const HEADER_BYTES: usize = 14;
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const FORWARDER: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -98,6 +98,11 @@ fn forward(mut meter: Meter, mut from: Port, mut to: Port) -> Result<Report> {
                 Err(error) => return Err(error.into()),
             };
             waiting.extend(std::iter::from_fn(|| burst.take_next()));
+            if waiting.is_empty() {
+                // What the sink returned is what the source waits for; nobody else asks for it as
+                // long as there is nothing to send.
+                to.flush()?;
+            }
         }
         let sent = send_on(&mut to, &mut waiting)?;
         to.announce();

@@ -171,7 +171,7 @@ impl Row for PortRow {
 
     fn supports(&self, size: usize) -> bool {
         (SIZE_MIN..=usize::from(u16::MAX) / 64 * 64).contains(&size)
-            && (self.way != Way::Forward || size == 64)
+            && (self.way != Way::Forward || size >= forward::HEADER_BYTES + SIZE_MIN)
     }
 
     fn has_round_trip(&self) -> bool {
