@@ -131,7 +131,7 @@ fn flowgen(build: &Build, plan: &Plan) -> Result<Throughput> {
     run.sent = after.sent - before.sent;
     // What macswap could not put into the full ring back it dropped.
     run.lost = swapped.received.saturating_sub(swapped.sent);
-    run.details = testpmd::details(build, &swap, &room);
+    run.details = testpmd::details(build, &swap, &room, "net_memif");
     run.details.insert("ring".into(), json!(1 << RING_LOG2));
     generator.process.end()?;
     swap.process.end()?;
@@ -174,11 +174,11 @@ fn chain(plan: &Plan) -> Result<Throughput> {
         process.await_link()?;
     }
     let mut run = peer::window(&mut source, &mut sink, plan)?;
-    run.details = peer::details(&room);
+    run.details = peer::details(&room, "net_memif");
     run.details
         .insert("ring".into(), json!(1 << CHAIN_RING_LOG2));
     run.details.insert(
-        "touched".into(),
+        "mode".into(),
         json!("written by the source, MAC addresses swapped"),
     );
     for process in [source, sink, swap] {

@@ -107,7 +107,7 @@ impl Row for RingRow {
         run.sent = run.packets;
         run.lost = after.lost;
         run.corrupt = after.corrupt;
-        run.details = peer::details(&room);
+        run.details = peer::details(&room, "rte_ring");
         run.details.insert("ring".into(), json!(RING));
         run.details.insert("mbufs".into(), json!(mbufs(plan.size)));
         both.process.end()?;
@@ -167,8 +167,8 @@ impl Row for NetRingRow {
         run.packets += other.packets;
         run.bytes += other.bytes;
         run.sent = run.packets;
-        run.details = testpmd::details(build, &both, &room);
-        run.details.insert("touched".into(), json!("nothing"));
+        run.details = testpmd::details(build, &both, &room, "net_ring");
+        run.details.insert("mode".into(), json!("nothing"));
         both.process.end()?;
         Ok(run)
     }

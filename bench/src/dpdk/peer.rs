@@ -204,12 +204,12 @@ impl Row for PeerRow {
         let room = Room::new(MEMORY, 2)?;
         let (mut sender, mut receiver) = self.start(plan, &room, ["send", "receive"])?;
         let mut run = window(&mut sender, &mut receiver, plan)?;
-        run.details = details(&room);
+        run.details = details(&room, "net_memif");
         run.details.insert("ring".into(), json!(1 << RING_LOG2));
         run.details
             .insert("zero-copy".into(), json!(self.zero_copy));
         if self.way == Way::Descriptors {
-            run.details.insert("touched".into(), json!("descriptors"));
+            run.details.insert("mode".into(), json!("descriptors"));
         }
         sender.process.end()?;
         receiver.process.end()?;
@@ -299,7 +299,7 @@ pub(super) fn round_trips(peer: &mut Peer, plan: &Plan) -> Result<Histogram<u64>
 }
 
 /// What every row of this program says about itself.
-pub(super) fn details(room: &Room) -> Map<String, Value> {
+pub(super) fn details(room: &Room, driver: &str) -> Map<String, Value> {
     let build = library().map(|found| {
         format!(
             "DPDK {}, drivers built with -march={}; ours with -march=native",
@@ -307,9 +307,12 @@ pub(super) fn details(room: &Room) -> Map<String, Value> {
         )
     });
     let details = json!({
+        "device": driver.trim_start_matches("net_").trim_start_matches("rte_"),
+        "driver": driver,
+        "mode": "every byte written and read",
         "program": "bench/dpdk",
         "build": build.unwrap_or_default(),
-        "page-kind": room.pages(),
+        "page": room.pages(),
         "mbufs": MBUFS,
     });
     match details {

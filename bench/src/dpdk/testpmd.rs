@@ -173,7 +173,7 @@ impl Row for TestpmdRow {
             Sends::Server => (server, client),
         };
         let mut run = window(&mut sender, &mut receiver, plan)?;
-        run.details = details(build, &receiver, &room);
+        run.details = details(build, &receiver, &room, "net_memif");
         run.details.insert("ring".into(), json!(1 << RING_LOG2));
         run.details
             .insert("zero-copy".into(), json!(self.zero_copy));
@@ -227,7 +227,12 @@ pub(super) fn between(before: &Stats, after: &Stats, size: usize) -> Throughput 
 }
 
 /// What every row of testpmd says about itself.
-pub(super) fn details(build: &Build, one: &Testpmd, room: &Room) -> Map<String, Value> {
+pub(super) fn details(
+    build: &Build,
+    one: &Testpmd,
+    room: &Room,
+    driver: &str,
+) -> Map<String, Value> {
     let packaged = build.path.starts_with("/usr/bin");
     let kind = if packaged {
         "packaged, for every x86-64"
@@ -235,11 +240,13 @@ pub(super) fn details(build: &Build, one: &Testpmd, room: &Room) -> Map<String, 
         "built here"
     };
     let details = json!({
+        "device": driver.trim_start_matches("net_"),
+        "driver": driver,
         "program": build.path,
         "build": format!("{}, {kind}", one.version),
-        "page-kind": room.pages(),
+        "page": room.pages(),
         "mbufs": MBUFS,
-        "touched": "descriptors",
+        "mode": "descriptors",
     });
     match details {
         Value::Object(details) => details,
