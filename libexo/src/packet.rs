@@ -193,8 +193,8 @@ impl Mempool {
         }
     }
 
-    /// Takes the next buffer for a packet of `len` bytes and lets `fill` write it: in flight when that
-    /// says true, else free again. None as well when there is no buffer.
+    /// Takes the next buffer for a packet of `len` bytes and lets `fill` write it: in flight when
+    /// that says true, else free again. None as well when there is no buffer.
     #[inline]
     pub(crate) fn fill_next(
         &self,

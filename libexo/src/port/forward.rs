@@ -1,9 +1,9 @@
 //! Forwarding: packets of one port sent on by another, their payload where it lies.
 //!
-//! What is sent is a header of this side's own and then the packet's pieces, or what is left of them
-//! behind the header that they came with, in their sender's memory. The peer reads that memory too,
-//! as a segment of this port: its sender must have opened its port with `share`. When the peer has
-//! returned a packet, its sender gets it back.
+//! What is sent is a header of this side's own and then the packet's pieces, or what is left of
+//! them behind the header that they came with, in their sender's memory. The peer reads that memory
+//! too, as a segment of this port: its sender must have opened its port with `share`. When the peer
+//! has returned a packet, its sender gets it back.
 
 #![forbid(unsafe_code)]
 

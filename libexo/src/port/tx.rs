@@ -136,8 +136,8 @@ impl<S: Slots> Tx<S> {
         Ok(())
     }
 
-    /// Drafts a piece of a packet that was received elsewhere. With its last piece go the slots that
-    /// it held there.
+    /// Drafts a piece of a packet that was received elsewhere. With its last piece go the slots
+    /// that it held there.
     #[inline]
     fn draft_foreign(&mut self, descriptor: Descriptor, held: Option<Held>) {
         let slot = self.next_slot();
