@@ -76,6 +76,8 @@ impl Watch {
         let mut view = self.totals()?;
         view.domains = self.domains()?;
         view.ports = self.ports()?;
+        // Last, so that they are no older than what was just asked for.
+        view.counters = self.counters.read()?;
         Ok(view)
     }
 
