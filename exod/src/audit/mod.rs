@@ -225,3 +225,6 @@ impl Trail {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

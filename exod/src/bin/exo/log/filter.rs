@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 /// What the command line says.
 #[derive(clap::Args)]
+#[group(id = "filter", multiple = true)]
 pub struct Args {
     /// Of one domain
     #[arg(long, value_name = "NUMBER")]
