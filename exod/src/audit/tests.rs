@@ -29,9 +29,7 @@ fn a_flood_loses_lines_and_says_how_many() {
     }
     assert!(trail.stop(), "the disk takes it");
     let text = std::fs::read_to_string(&path).expect("the file");
-    let lines = text
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line));
+    let lines = text.lines().map(serde_json::from_str::<serde_json::Value>);
     let (mut last, mut lost) = (0, 0);
     for line in lines {
         let line = line.expect("JSON");
