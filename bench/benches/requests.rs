@@ -1,5 +1,5 @@
-//! What exod's part costs: a capability check in its table, what it writes down about a request, and a
-//! request through its socket.
+//! What exod's part costs: a capability check in its table, what it writes down about a request,
+//! and a request through its socket.
 //!
 //! The round trip runs twice: with exod's loop on the same core as the client, where one sleeps and
 //! the other is switched to, and on another core, which has to be woken from its sleep.

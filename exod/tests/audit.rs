@@ -408,3 +408,32 @@ fn a_full_disk_costs_lines_and_nothing_else() {
     rustix::process::kill_process(pid, Signal::TERM).expect("a signal");
     assert!(child.wait().expect("its end").success());
 }
+
+#[test]
+fn a_log_of_json_has_the_same_numbers_as_the_trail() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let uid = rustix::process::getuid().as_raw();
+    let path = dir.path().join("trail");
+    let config = format!("audit = {path:?}\n[[rule]]\nuser = {uid}\nmax_frames = 4\n");
+    fs::write(dir.path().join("exod.toml"), config).expect("written");
+    let log = dir.path().join("log");
+    let child = exo::exod(&dir)
+        .args(["--log", "info", "--log-json"])
+        .env_remove("JOURNAL_STREAM")
+        .stderr(fs::File::create(&log).expect("a file"))
+        .spawn();
+    let mut child = Killed(child.expect("exod"));
+    let socket = dir.path().join("sock");
+    wait_until("exod listens", || Client::connect(&socket).is_ok());
+    let client = Client::connect(&socket).expect("a session");
+    let handle = client.alloc_unit(1, None).expect("a unit").handle;
+    wait_for(&path, "the grant", |line| is(line, "grant"));
+    exo::signal(&child.0, Signal::TERM);
+    assert!(child.0.wait().expect("its end").success());
+    let granted = |lines: Vec<Value>| {
+        let mut found = lines.into_iter().filter(|line| line["handle"] == handle);
+        let line = found.next().expect("a line about it");
+        ["session", "request", "domain"].map(|key| line[key].as_u64().expect("a number"))
+    };
+    assert_eq!(granted(lines(&log)), granted(lines(&path)));
+}

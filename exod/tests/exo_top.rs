@@ -144,7 +144,8 @@ fn the_terminal_is_put_back_however_it_ends() {
     /// Leave the other screen, show the cursor.
     const BACK: &str = "\u{1b}[?1049l";
     let daemon = Daemon::start(true);
-    let ends: [&dyn Fn(&mut Terminal, &Child); 5] = [
+    type End = dyn Fn(&mut Terminal, &Child);
+    let ends: [&End; 5] = [
         &|terminal, _| terminal.ours.write_all(b"s\tr q").expect("a key"),
         &|terminal, _| terminal.ours.write_all(b"\x03").expect("Ctrl-C"),
         &|_, exo| signal(exo, Signal::TERM),

@@ -92,7 +92,8 @@ impl Daemon {
 pub fn exod(dir: &TempDir) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exod"));
     command
-        .args(["--log", "warn", "--config"])
+        .env("RUST_LOG", "warn")
+        .arg("--config")
         .arg(dir.path().join("exod.toml"))
         .arg("--socket")
         .arg(dir.path().join("sock"));

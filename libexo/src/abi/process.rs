@@ -1,7 +1,7 @@
 //! What a process calls itself.
 
-/// What a process calls itself, as it travels: two words. Its own choice, so only for people to read;
-/// whatever is not printable ASCII became a question mark.
+/// What a process calls itself, as it travels: two words. Its own choice, so only for people to
+/// read; whatever is not printable ASCII became a question mark.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ProcessName([u8; Self::LEN]);
 

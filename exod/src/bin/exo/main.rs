@@ -1,6 +1,6 @@
-//! `exo`: what a person asks of a running exod, and of the machine. One file or folder per verb; each
-//! verb is its arguments and a function `run` over [`Exod`]. [`view`] and [`shape`] are what they
-//! share.
+//! `exo`: what a person asks of a running exod, and of the machine. One file or folder per verb;
+//! each verb is its arguments and a function `run` over [`Exod`]. [`view`] and [`shape`] are what
+//! they share.
 
 #![forbid(unsafe_code)]
 
