@@ -24,14 +24,15 @@ impl Daemon {
         Daemon::with(admin, "")
     }
 
-    /// With more lines before the rules of its configuration; `DIR` stands for its directory.
+    /// With more keys in its configuration; `DIR` stands for its directory. On small pages, since
+    /// others may use up the hugepages, and a tap without frames is waited for.
     pub fn with(admin: bool, more: &str) -> Daemon {
         let dir = tempfile::tempdir().expect("a directory");
         let more = more.replace("DIR", dir.path().to_str().expect("a path"));
         let uid = rustix::process::getuid().as_raw();
         let config = dir.path().join("exod.toml");
         let rule = format!(
-            "{more}\n[[rule]]\nuser = {uid}\nmax_frames = 32\nmax_capabilities = 64\nmax_ports = 16\n\
+            "{more}\n[pool]\npages = \"4K\"\n[[rule]]\nuser = {uid}\nmax_frames = 32\nmax_capabilities = 64\nmax_ports = 16\n\
              create = [\"*\"]\njoin = [\"*\"]\nadmin = {admin}\n"
         );
         std::fs::write(&config, rule).expect("a file");
