@@ -10,6 +10,7 @@ pub mod accounts;
 pub mod activation;
 pub mod bell;
 pub mod captable;
+pub mod cgroup;
 pub mod closer;
 pub mod config;
 pub mod decode;

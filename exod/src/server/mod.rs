@@ -25,6 +25,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::accounts::Account;
+use crate::cgroup::Reservation;
 use crate::closer::Closer;
 use crate::config::Config;
 use crate::invoke::Outcome;
@@ -33,7 +34,7 @@ use crate::leftovers;
 use crate::manager::Manager;
 use crate::state::{StartError, State, Ticket};
 
-use self::upkeep::{Raise, Reload, Upkeep};
+use self::upkeep::{Milestone, Raise, Reload, Upkeep};
 pub use listener::{ListenError, Listener};
 pub use session::{Ended, Session};
 
@@ -102,12 +103,14 @@ pub struct Server {
     reload: Reload,
     manager: Option<Manager>,
     /// What the manager was told of, see `milestone`.
-    milestone: (bool, bool, bool),
+    milestone: Milestone,
     /// There may be connections to accept.
     acceptable: bool,
     accept_after: Option<Instant>,
     /// Hugepages that exod added.
     raise: Raise,
+    /// Cores and limits, once they are there.
+    reservation: Option<Reservation>,
 }
 
 impl Server {
@@ -146,6 +149,7 @@ impl Server {
             acceptable: false,
             accept_after: None,
             raise,
+            reservation: None,
         })
     }
 
@@ -225,7 +229,7 @@ impl Server {
         if !self.upkeep.stop(drop) {
             tracing::error!("raising hugepages hangs: they may stay");
         }
-        drop(self.raise);
+        drop((self.raise, self.reservation));
         let closes = self.closer.finish(CLOSE_WAIT);
         if closes > 0 {
             tracing::warn!(closes, "files that clients sent cannot be closed");

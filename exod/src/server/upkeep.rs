@@ -13,6 +13,7 @@ use mio::Interest;
 use mio::unix::SourceFd;
 
 use super::{RELOAD, Server};
+use crate::cgroup::{self, Place, Reservation};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::frames::{self, Hugepages};
 use crate::manager::Manager;
@@ -21,9 +22,13 @@ use crate::manager::Manager;
 /// asked for, and a stop waits for one call at most.
 const RAISE_STEP: u64 = 64;
 
+/// What the service manager is told anew when it changes.
+pub(super) type Milestone = [bool; 4];
+
 /// What a job of upkeep did.
 pub(super) enum Upkeep {
     Raised(Hugepages, Result<(), frames::Error>),
+    Reserved(Reservation),
     Read(Box<Result<Loaded, ConfigError>>),
 }
 
@@ -89,6 +94,30 @@ impl Server {
             surplus: 0,
             failed: begun.is_err(),
         }
+    }
+
+    /// Reserves what the configuration says of the machine, for an exod that has it to itself.
+    pub fn reserve(&mut self, record: Option<PathBuf>) {
+        let machine = self.config.machine.clone();
+        if machine.cores.is_empty() && machine.hugepages_max.is_none() {
+            return;
+        }
+        self.upkeep.post("reserve", move || {
+            Upkeep::Reserved(match Place::of_this_process() {
+                Ok(place) => cgroup::reserve(&machine, &place, record),
+                Err(error) => Reservation::nothing(&error),
+            })
+        });
+    }
+
+    fn reserved(&mut self, reservation: Reservation) {
+        for has in &reservation.has {
+            tracing::info!("{has}");
+        }
+        for lacks in &reservation.lacks {
+            tracing::error!("{lacks}");
+        }
+        self.reservation = Some(reservation);
     }
 
     pub(super) fn go_on_raising(&mut self) {
@@ -196,6 +225,7 @@ impl Server {
         for done in done {
             match done {
                 Upkeep::Raised(pages, added) => self.raised(pages, added),
+                Upkeep::Reserved(reservation) => self.reserved(reservation),
                 Upkeep::Read(result) => self.reloaded(*result),
             }
         }
@@ -226,9 +256,14 @@ impl Server {
     }
 
     /// What is worth a new line of status: not each unit of the stock.
-    fn milestone(&self) -> (bool, bool, bool) {
+    fn milestone(&self) -> Milestone {
         let (ready, wanted) = self.state.stock();
-        (ready >= wanted, self.raise.missing > 0, self.raise.failed)
+        [
+            ready >= wanted,
+            self.raise.missing > 0,
+            self.raise.failed,
+            self.reservation.is_some(),
+        ]
     }
 
     fn status_line(&self) -> String {
@@ -245,6 +280,11 @@ impl Server {
         }
         if self.raise.failed {
             line += ", hugepages could not be raised";
+        }
+        if let Some(reservation) = &self.reservation {
+            for part in reservation.has.iter().chain(&reservation.lacks) {
+                line += &format!("; {part}");
+            }
         }
         if let Some(reason) = &self.reload.refused {
             line += &format!("; the configuration was refused, the old one stays: {reason}");
