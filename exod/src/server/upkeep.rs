@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use libexo::abi::counters::Job;
 use mio::Interest;
 use mio::unix::SourceFd;
 
@@ -102,7 +103,7 @@ impl Server {
         if machine.cores.is_empty() && machine.hugepages_max.is_none() {
             return;
         }
-        self.upkeep.post("reserve", move || {
+        self.upkeep.post(Job::Reserve, move || {
             Upkeep::Reserved(match Place::of_this_process() {
                 Ok(place) => cgroup::reserve(&machine, &place, record),
                 Err(error) => Reservation::nothing(&error),
@@ -133,7 +134,7 @@ impl Server {
         let surplus = std::mem::take(&mut raise.surplus);
         raise.missing -= step;
         self.state.pages_are_coming(true);
-        self.upkeep.post("raise", move || {
+        self.upkeep.post(Job::Raise, move || {
             pages.remove(surplus);
             let added = pages.add(step);
             Upkeep::Raised(pages, added)
@@ -176,7 +177,7 @@ impl Server {
             manager.reloading();
         }
         let path = self.reload.path.clone();
-        self.upkeep.post("reload", move || {
+        self.upkeep.post(Job::Reload, move || {
             Upkeep::Read(Box::new(Config::load(&path)))
         });
     }
