@@ -55,11 +55,12 @@ const UNWANTED: [&str; 14] = [
 ];
 
 /// What a machine that lives for a minute does not need, and what would wait for it.
-const MASKED: [&str; 16] = [
+const MASKED: [&str; 18] = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "console-getty.service",
     "dpkg-db-backup.timer",
+    "getty-static.service",
     "getty@tty1.service",
     "ldconfig.service",
     "serial-getty@ttyS0.service",
@@ -71,6 +72,7 @@ const MASKED: [&str; 16] = [
     "systemd-pstore.service",
     "systemd-random-seed.service",
     "systemd-update-done.service",
+    "systemd-update-utmp-runlevel.service",
     "systemd-update-utmp.service",
 ];
 
@@ -223,7 +225,7 @@ fn configure(tree: &mut Tree) -> anyhow::Result<()> {
     for (from, to) in [
         ("usr/share/base-passwd/passwd.master", "etc/passwd"),
         ("usr/share/base-passwd/group.master", "etc/group"),
-        ("usr/share/base-files/nsswitch.conf", "etc/nsswitch.conf"),
+        ("usr/share/libc-bin/nsswitch.conf", "etc/nsswitch.conf"),
     ] {
         let data = tree.read(from).with_context(|| format!("no {from}"))?.to_owned();
         tree.file(to, 0o644, &data);

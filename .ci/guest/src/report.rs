@@ -75,7 +75,9 @@ impl Report {
         }
         println!("{}", line(outcome));
         let failed = matches!(outcome.verdict, Verdict::Failed(_));
-        if failed || self.verbose {
+        if self.verbose {
+            show("output", &outcome.output, usize::MAX);
+        } else if failed {
             show("output", &outcome.output, OUTPUT_LINES);
         }
         if failed {
