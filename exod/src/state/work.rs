@@ -178,7 +178,9 @@ impl State {
     fn stock_failed(&mut self, frames: u32, error: &frames::Error) {
         self.shortage.since = Some(Instant::now());
         if !self.shortage.coming && !std::mem::replace(&mut self.shortage.told, true) {
-            tracing::warn!(%error, frames, "the stock of ready units cannot be completed");
+            tracing::warn!(
+                "the stock of ready units of {frames} frames cannot be completed: {error}"
+            );
         }
     }
 
