@@ -242,17 +242,18 @@ impl Server {
 
     /// The end of a turn: the watchdog sees that there was one, and news are told.
     pub(super) fn report(&mut self) {
-        if self.manager.is_none() {
-            return;
-        }
         let news = self.milestone();
         let told = std::mem::replace(&mut self.milestone, news);
         let status = (told != news).then(|| self.status_line());
-        if let Some(manager) = &mut self.manager {
-            manager.turn(Instant::now());
-            if let Some(status) = status {
-                manager.status(status);
-            }
+        let Some(manager) = &mut self.manager else {
+            return;
+        };
+        if let Some(status) = status {
+            manager.status(status);
+        }
+        if manager.turn(Instant::now()) {
+            // It is awake anyway, and somebody else may have let go of memory.
+            self.state.restock();
         }
     }
 
