@@ -49,6 +49,10 @@ struct Options {
     /// What to log: `warn`, `info`, `exod=debug`, `exod::audit=off,info`, ...
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = log::FILTER)]
     log: String,
+
+    /// Log a JSON object per line; to the journal, fields go as they are.
+    #[arg(long)]
+    log_json: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -114,7 +118,7 @@ fn finish(outcome: anyhow::Result<()>) -> ExitCode {
 
 fn put_back(options: &Options) -> ExitCode {
     let put_back = || {
-        log::start(&options.log)?;
+        log::start(&options.log, options.log_json)?;
         let records = leftovers::directory();
         leftovers::put_back(&records.context("no record: RUNTIME_DIRECTORY is not set")?);
         Ok(())
@@ -145,7 +149,7 @@ fn print_config(loaded: &Loaded, json: bool) -> anyhow::Result<()> {
 }
 
 fn serve(options: &Options, config: Config, inherited: Inherited) -> anyhow::Result<()> {
-    log::start(&options.log)?;
+    log::start(&options.log, options.log_json)?;
     // First the signals, so that none finds exod half-started and leaves its socket behind.
     let stop = signal_pipe(&[SIGTERM, SIGINT]).context("cannot watch for signals")?;
     let reload = signal_pipe(&[SIGHUP]).context("cannot watch for SIGHUP")?;

@@ -1,4 +1,4 @@
-//! The file: opened so that it is what it should be, mended, appended to, set aside when it is full.
+//! The file: opened so that it is what it should be, mended, appended to, set aside when full.
 //!
 //! The invariant: the file ends after a whole line, and its length is the one that is kept here. A
 //! write that the disk took in part is cut off again. One exod at a time writes it, by a lock.

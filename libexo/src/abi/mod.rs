@@ -13,6 +13,7 @@
 
 pub mod counters;
 pub mod port;
+mod process;
 pub mod status;
 pub mod tap;
 pub mod wire;
