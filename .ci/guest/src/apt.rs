@@ -31,11 +31,13 @@ const QEMU: [&str; 3] = [
 ];
 
 /// The systemd root: what every Debian has, systemd, and what tests and people look around with.
-const SYSTEMD: [&str; 9] = [
+const SYSTEMD: [&str; 10] = [
     "?essential",
     // Instead of a program that merges directories, and its Perl.
     "usr-is-merged",
     "systemd-sysv",
+    // systemd-run and systemctl talk through it for anything but the simplest.
+    "dbus",
     "kmod",
     "iproute2",
     "procps",
@@ -72,7 +74,10 @@ impl Packages {
     pub fn fetch(cache: &Cache, update: bool, say: &dyn Fn(&str)) -> anyhow::Result<Packages> {
         let fresh = cache.age(MANIFEST).is_some_and(|age| age < FRESH);
         let cached = Packages::cached(cache);
-        if fresh && !update && let Some(packages) = cached {
+        if fresh
+            && !update
+            && let Some(packages) = cached
+        {
             return Ok(packages);
         }
         say("fetching QEMU, kernels and a systemd root from the Debian mirror");
@@ -288,7 +293,8 @@ fn sources(named: Option<&str>, machine: &str) -> String {
         (&security, &security_release),
         (&debian, BACKPORTS),
     ];
-    let lines = suites.map(|(uri, suite)| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"));
+    let lines =
+        suites.map(|(uri, suite)| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"));
     lines.concat()
 }
 
@@ -340,7 +346,10 @@ mod tests {
     fn sources_follow_the_machine_unless_told_otherwise() {
         let machine = "http://m.example/debian/\nhttp://m.example/debian-security\nhttp://x/node\n";
         let own = sources(None, machine);
-        assert!(own.contains("] http://m.example/debian bookworm main"), "{own}");
+        assert!(
+            own.contains("] http://m.example/debian bookworm main"),
+            "{own}"
+        );
         assert!(own.contains("] http://m.example/debian-security bookworm-security main"));
         let other = sources(Some("http://n.example/"), machine);
         assert!(other.contains("http://n.example/debian bookworm-backports main"));
