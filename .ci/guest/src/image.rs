@@ -1,7 +1,7 @@
 //! The two user spaces of guests, as cpio archives.
 //!
-//! Both come from unpacked packages alone: no maintainer script runs, so nobody needs to be root or to
-//! enter the root that is being made. What those scripts would have written and guests need is
+//! Both come from unpacked packages alone: no maintainer script runs, so nobody needs to be root or
+//! to enter the root that is being made. What those scripts would have written and guests need is
 //! written here, and the package database says that all is installed: tests can install, upgrade
 //! and remove packages on top of it.
 
