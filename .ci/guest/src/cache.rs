@@ -6,9 +6,15 @@
 use std::env;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+
+use crate::stop::Stop;
+
+/// How often somebody who waits for a lock looks again.
+const TICK: Duration = Duration::from_millis(50);
 
 /// When something that nobody used is deleted.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -64,19 +70,23 @@ impl Cache {
 
     /// Waits until nobody else holds the lock of that name, and takes it. `waiting` is called when
     /// somebody does.
-    pub fn lock(&self, name: &str, waiting: impl FnOnce()) -> anyhow::Result<Lock> {
+    pub fn lock(&self, name: &str, stop: &Stop, waiting: impl FnOnce()) -> anyhow::Result<Lock> {
         let path = self.path(name);
         let what = || format!("cannot lock {}", path.display());
         let file = File::create(&path).with_context(what)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                waiting();
-                file.lock().with_context(what)?;
+        let mut waiting = Some(waiting);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error).with_context(what),
             }
-            Err(TryLockError::Error(error)) => return Err(error).with_context(what),
+            if let Some(waiting) = waiting.take() {
+                waiting();
+            }
+            stop.check()?;
+            thread::sleep(TICK);
         }
-        Ok(Lock { _file: file })
     }
 
     /// How long ago `name` was written; `None` if it was not.
@@ -215,7 +225,9 @@ mod tests {
     #[test]
     fn a_lock_keeps_others_out_until_it_is_dropped() {
         let (_directory, cache) = cache();
-        let lock = cache.lock("l", || panic!("nobody holds it")).expect("held");
+        let stop = Stop::default();
+        let lock = cache.lock("l", &stop, || panic!("nobody holds it"));
+        let lock = lock.expect("held");
         let other = File::open(cache.path("l")).expect("there");
         assert!(other.try_lock().is_err());
         drop(lock);
