@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::patience::Patience;
 use crate::plan::{Event, FILES, OUT, PLAN, Plan, Step, TESTS, Terminal};
 use crate::qemu::{self, VERDICT_PORT};
 
@@ -139,7 +140,7 @@ fn run_test(plan: &Plan, step: &Step, report: &mut File) -> anyhow::Result<Event
     drop(command);
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || read_lines(BufReader::new(reader), &sender));
-    let until = started + Duration::from_secs(step.timeout_s);
+    let mut patience = Patience::seconds(step.timeout_s);
     let mut timed_out = false;
     let status = loop {
         while let Ok(text) = lines.try_recv() {
@@ -148,7 +149,7 @@ fn run_test(plan: &Plan, step: &Step, report: &mut File) -> anyhow::Result<Event
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if Instant::now() > until && !timed_out {
+        if patience.is_over() && !timed_out {
             timed_out = true;
             kill_group(child.id());
         }

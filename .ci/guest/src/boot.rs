@@ -16,6 +16,7 @@ use anyhow::{Context, bail};
 
 use crate::cache::Cache;
 use crate::kernel::Kernel;
+use crate::patience::Patience;
 use crate::payload::Programs;
 use crate::plan::{Event, Plan, SKIPPED, Step, Terminal};
 use crate::qemu::{End, Qemu, Start};
@@ -27,7 +28,7 @@ use crate::test::{Boot, Machine, Test};
 /// be busy, or stopped for a while.
 const BOOT_S: u64 = 90;
 /// What the guest's own clock may be late by when it kills a test.
-const SLACK_S: u64 = 10;
+const SLACK_S: u64 = 15;
 const TICK: Duration = Duration::from_millis(50);
 /// What failed when all tests ended well and their guest did not.
 const END: &str = "end-of-guest";
@@ -203,7 +204,7 @@ impl Run<'_> {
             if let Some(status) = child.try_wait()? {
                 return Ok(Ended::By(status));
             }
-            if Instant::now() > watch.deadline {
+            if watch.patience.is_over() {
                 child.kill()?;
                 child.wait()?;
                 return Ok(Ended::TooLate);
@@ -272,7 +273,7 @@ struct Watch {
     waiting: Vec<Test>,
     running: Option<Running>,
     done: bool,
-    deadline: Instant,
+    patience: Patience,
     console: PathBuf,
     /// Output of tests.
     logs: Vec<(String, Vec<String>)>,
@@ -291,19 +292,18 @@ impl Watch {
             waiting: boot.tests.iter().rev().cloned().collect(),
             running: None,
             done: false,
-            deadline: Instant::now() + Duration::from_secs(BOOT_S),
+            patience: Patience::seconds(BOOT_S),
             console: console.to_owned(),
             logs: Vec::new(),
         }
     }
 
     fn hear(&mut self, event: Event, told: &mut dyn FnMut(&Outcome)) {
-        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
         match event {
-            Event::Ready { .. } => self.deadline = later(SLACK_S),
+            Event::Ready { .. } => self.patience = Patience::seconds(SLACK_S),
             Event::Begin { .. } => {
                 self.running = self.waiting.pop().map(|test| {
-                    self.deadline = later(test.timeout_s + SLACK_S);
+                    self.patience = Patience::seconds(test.timeout_s + SLACK_S);
                     Running {
                         test,
                         since: Instant::now(),
@@ -321,7 +321,7 @@ impl Watch {
                 seconds,
                 timed_out,
             } => {
-                self.deadline = later(SLACK_S);
+                self.patience = Patience::seconds(SLACK_S);
                 let last = self.running.as_ref().and_then(|r| r.lines.last().cloned());
                 let verdict = verdict(status, timed_out, last);
                 self.end(verdict, seconds, told);

@@ -19,6 +19,7 @@ mod boot;
 mod cache;
 mod image;
 mod kernel;
+mod patience;
 mod payload;
 mod plan;
 mod qemu;
