@@ -35,6 +35,9 @@ install_exod() {
     install -m 644 "$units"/exod.service "$units"/exod.socket "$units"/exo.slice /etc/systemd/system/
     install -D -m 644 "$units/exod.sysusers" /usr/lib/sysusers.d/exod.conf
     install -D -m 644 "$units/exod.tmpfiles" /usr/lib/tmpfiles.d/exod.conf
+    # A guest that is stopped for a while, since its host is busy, is no exod that hangs.
+    mkdir -p /etc/systemd/system/exod.service.d
+    printf '[Service]\nWatchdogSec=0\n' >/etc/systemd/system/exod.service.d/00-patient.conf
     mkdir -p /etc/exo/exod.d
     cat >/etc/exo/exod.toml
     systemd-sysusers exod.conf

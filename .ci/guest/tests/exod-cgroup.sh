@@ -72,9 +72,7 @@ for wrong in 9:"core 9 cannot be had" 0-3:"leave at least one"; do
 done
 
 # A slice that is everybody's is left alone.
-printf '[Service]\nSlice=system.slice\n' >/etc/systemd/system/exod.service.d.conf
-mkdir -p /etc/systemd/system/exod.service.d
-mv /etc/systemd/system/exod.service.d.conf /etc/systemd/system/exod.service.d/slice.conf
+printf '[Service]\nSlice=system.slice\n' >/etc/systemd/system/exod.service.d/slice.conf
 systemctl daemon-reload
 systemctl restart exod.service
 await status_has "exod is in /system.slice, where others are too"
