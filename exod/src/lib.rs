@@ -18,6 +18,7 @@ pub mod identity;
 pub mod invoke;
 pub mod jobs;
 pub mod log;
+pub mod pages;
 pub mod policy;
 pub mod ports;
 pub mod server;

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use exod::config::{CONFIG_PATH, Config};
 use exod::log;
+use exod::pages;
 use exod::server::{Listener, Server};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -65,6 +66,9 @@ Exit codes:
 const EXIT_CONFIG: u8 = 3;
 
 fn main() -> ExitCode {
+    if let Some(done) = pages::asked(Options::command(), 8) {
+        return done;
+    }
     let options = Options::parse();
     let config = match Config::load(&options.config) {
         Ok(config) => config,

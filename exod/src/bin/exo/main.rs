@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use libexo::Client;
 use libexo::abi::wire::ErrorCode;
 
@@ -19,7 +19,7 @@ use libexo::abi::wire::ErrorCode;
 /// exo is a client like any other. What it shows is other people's business, so the policy must
 /// grant it: `admin = true` in the rule that names you in exod's configuration.
 #[derive(Parser)]
-#[command(version, after_long_help = AFTER_HELP)]
+#[command(name = "exo", version, after_long_help = AFTER_HELP)]
 struct Options {
     /// exod's socket [default: $EXO_SOCKET, else /run/exod/exod.sock]
     #[arg(long, global = true, value_name = "PATH")]
@@ -79,6 +79,9 @@ fn explain<T>(result: libexo::Result<T>) -> anyhow::Result<T> {
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = exod::pages::asked(Options::command(), 1) {
+        return done;
+    }
     let options = Options::parse();
     let exod = Exod {
         socket: options.socket,
