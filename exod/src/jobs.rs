@@ -33,15 +33,20 @@ pub struct Jobs<D> {
 }
 
 impl<D: Send + 'static> Jobs<D> {
-    /// Starts `workers` threads that call `waker` after each job.
-    pub fn start(workers: usize, waker: Arc<Waker>, hook: Option<JobHook>) -> io::Result<Jobs<D>> {
+    /// Starts `workers` threads of this name that call `waker` after each job.
+    pub fn start(
+        name: &str,
+        workers: usize,
+        waker: Arc<Waker>,
+        hook: Option<JobHook>,
+    ) -> io::Result<Jobs<D>> {
         let (work, inbox) = unbounded::<Work<D>>();
         let (outbox, done) = unbounded();
         let spawn = |n| {
             let (inbox, outbox) = (inbox.clone(), outbox.clone());
             let (waker, hook) = (waker.clone(), hook.clone());
             thread::Builder::new()
-                .name(format!("exod-job-{n}"))
+                .name(format!("exod-{name}-{n}"))
                 .spawn(move || run(&inbox, &outbox, &waker, hook.as_deref()))
         };
         let threads = (0..workers).map(spawn).collect::<io::Result<_>>()?;
@@ -108,7 +113,7 @@ mod tests {
     fn a_held_job_does_not_hold_the_next_and_stop_collects_both() {
         let poll = Poll::new().expect("epoll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("eventfd"));
-        let jobs = Jobs::start(2, waker, None).expect("threads");
+        let jobs = Jobs::start("job", 2, waker, None).expect("threads");
         let (release, held) = mpsc::channel::<()>();
         jobs.post("held", move || held.recv().map_or(0, |()| 1));
         jobs.post("next", || 2);

@@ -7,6 +7,7 @@
 //! to the [`closer`].
 
 pub mod accounts;
+pub mod activation;
 pub mod bell;
 pub mod captable;
 pub mod closer;
@@ -17,7 +18,9 @@ pub mod frames;
 pub mod identity;
 pub mod invoke;
 pub mod jobs;
+pub mod leftovers;
 pub mod log;
+pub mod manager;
 pub mod pages;
 pub mod policy;
 pub mod ports;

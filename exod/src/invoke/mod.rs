@@ -22,7 +22,7 @@ use crate::decode::Command;
 use crate::frames::FRAME_BYTES;
 use crate::identity::Identity;
 use crate::policy::Grant;
-use crate::state::{Answer, Cause, FdRef, OWNER, State, Ticket, bytes_of};
+use crate::state::{Answer, Cause, FdRef, OWNER, Order, State, Ticket, bytes_of};
 use crate::status::StatusTable;
 
 /// Who asks.
@@ -189,7 +189,12 @@ impl State {
         match ready {
             Some(unit) => Outcome::Now(Ok(self.bind(object, root, unit))),
             None => {
-                self.post_make(object, ticket, frames, pages);
+                self.post_make(Order {
+                    id: object,
+                    ticket,
+                    frames,
+                    pages,
+                });
                 Outcome::Later
             }
         }
