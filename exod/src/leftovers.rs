@@ -11,10 +11,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cgroup::Changes;
 use crate::frames::Hugepages;
 
 /// The record of hugepages that were added.
 pub const HUGEPAGES: &str = "hugepages";
+
+/// The record of cgroups that were changed.
+pub const CGROUPS: &str = "cgroups";
 
 /// Where the service manager lets exod keep records; nothing when it does not say.
 pub fn directory() -> Option<PathBuf> {
@@ -26,6 +30,11 @@ pub fn directory() -> Option<PathBuf> {
 
 /// Puts back what the records say. Says in the log what it did.
 pub fn put_back(records: &Path) {
+    if let Some(changes) = Changes::left_behind(&records.join(CGROUPS)) {
+        let count = changes.len();
+        drop(changes);
+        tracing::warn!(count, "put back what a killed exod had changed in cgroups");
+    }
     if let Some(pages) = Hugepages::left_behind(&records.join(HUGEPAGES)) {
         let added = pages.added();
         drop(pages);

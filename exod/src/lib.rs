@@ -8,10 +8,14 @@
 
 pub mod accounts;
 pub mod activation;
+pub mod audit;
 pub mod bell;
+pub mod book;
 pub mod captable;
+pub mod cgroup;
 pub mod closer;
 pub mod config;
+pub mod counters;
 pub mod decode;
 pub mod embedded;
 pub mod frames;
@@ -20,11 +24,13 @@ pub mod invoke;
 pub mod jobs;
 pub mod leftovers;
 pub mod log;
+pub mod look;
 pub mod manager;
 pub mod pages;
 pub mod policy;
 pub mod ports;
 pub mod server;
+pub mod shared;
 pub mod state;
 pub mod status;
 pub use embedded::Embedded;

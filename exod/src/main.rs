@@ -174,10 +174,12 @@ fn serve(options: &Options, config: Config, inherited: Inherited) -> anyhow::Res
     for note in config.notes() {
         tracing::warn!("configuration: {note}");
     }
+    let cgroups = records.as_ref().map(|dir| dir.join(leftovers::CGROUPS));
     let mut server = Server::new(&config, records)?;
     server.listen(listener)?;
     server.stop_on(stop)?;
     server.reload_on(reload, options.config.clone())?;
+    server.reserve(cgroups);
     server.report_to(Manager::from_environment());
     if config.policy.rules.is_empty() {
         tracing::warn!("the configuration has no [[rule]]: everybody is refused");

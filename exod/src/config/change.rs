@@ -88,6 +88,9 @@ mod tests {
         sessions = 3
         sessions_per_user = 2
         give_back_ms = 7
+        audit = '/var/lib/exod/audit'
+        audit_mib = 7
+        audit_kept = 7
         [pool]
         pages = '4K'
         frames = 9
@@ -109,6 +112,9 @@ mod tests {
         let change = config.take_over(new.clone());
         assert_eq!(change.taken, CHANGEABLE);
         let kept = [
+            "audit",
+            "audit_kept",
+            "audit_mib",
             "group",
             "machine.cores",
             "machine.hugepages_max",
@@ -136,6 +142,6 @@ mod tests {
         let text = toml::to_string(&config).expect("printed");
         let again = Config::parse(&text).unwrap_or_else(|e| panic!("{e}\n{text}"));
         assert_eq!(keys(&config), keys(&again), "{text}");
-        assert_eq!(keys(&config).len(), keys(&Config::default()).len() + 2);
+        assert_eq!(keys(&config).len(), keys(&Config::default()).len() + 3);
     }
 }

@@ -25,15 +25,19 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::accounts::Account;
+use crate::audit::Trail;
+use crate::book::Book;
+use crate::cgroup::Reservation;
 use crate::closer::Closer;
 use crate::config::Config;
+use crate::counters::Counters;
 use crate::invoke::Outcome;
 use crate::jobs::Jobs;
 use crate::leftovers;
 use crate::manager::Manager;
 use crate::state::{StartError, State, Ticket};
 
-use self::upkeep::{Raise, Reload, Upkeep};
+use self::upkeep::{Milestone, Raise, Reload, Upkeep};
 pub use listener::{ListenError, Listener};
 pub use session::{Ended, Session};
 
@@ -102,12 +106,14 @@ pub struct Server {
     reload: Reload,
     manager: Option<Manager>,
     /// What the manager was told of, see `milestone`.
-    milestone: (bool, bool, bool),
+    milestone: Milestone,
     /// There may be connections to accept.
     acceptable: bool,
     accept_after: Option<Instant>,
     /// Hugepages that exod added.
     raise: Raise,
+    /// Cores and limits, once they are there.
+    reservation: Option<Reservation>,
 }
 
 impl Server {
@@ -122,13 +128,18 @@ impl Server {
         let waker = Arc::new(waker);
         let raise = Server::first_page(config, records.map(|dir| dir.join(leftovers::HUGEPAGES)));
         let hook = config.before_job.clone();
-        let jobs = Jobs::start("job", config.workers.0, waker.clone(), hook);
+        let counters = Counters::create().map_err(kernel("cannot make a page of counters"))?;
+        let counters = Arc::new(counters);
+        let jobs = Jobs::start("job", config.workers.0, waker.clone(), hook, &counters);
         let jobs = jobs.map_err(kernel("cannot start worker threads"))?;
-        let upkeep = Jobs::start("upkeep", 1, waker.clone(), None);
+        let upkeep = Jobs::start("upkeep", 1, waker.clone(), None, &counters);
         let upkeep = upkeep.map_err(kernel("cannot start the thread for upkeep"))?;
+        let trail = config.audit_trail();
+        let trail = trail.map(|trail| Trail::open(trail, counters.clone()));
+        let book = Arc::new(Book::new(counters, trail.transpose()?));
         let (messages, inbox) = unbounded();
         Ok(Server {
-            state: State::new(config, jobs)?,
+            state: State::new(config, jobs, book)?,
             poll,
             listener: None,
             stop_pipe: None,
@@ -146,6 +157,7 @@ impl Server {
             acceptable: false,
             accept_after: None,
             raise,
+            reservation: None,
         })
     }
 
@@ -201,6 +213,7 @@ impl Server {
             more = self.state.do_chores(Instant::now());
             self.serve_turns();
             self.state.ring_bells();
+            self.state.book.kick();
             self.report();
         }
     }
@@ -212,23 +225,28 @@ impl Server {
         }
         // First the file, so that nobody connects to a daemon that ends.
         self.listener = None;
+        let book = self.state.book.clone();
         // Units are broken while the sessions still stand, so that holders see what they lost.
         if !self.state.stop() {
             tracing::error!("a kernel call hangs; its thread is left behind");
         }
         for (_, session) in self.sessions.drain() {
-            session.audit_end(&Ended::Stopped);
-            let uid = session.caller.who.uid;
+            session.ended(&Ended::Stopped);
+            let uid = session.caller.tally.who.uid;
             self.closer.close(uid, session.into_fds());
         }
         // After the units: what was added to the kernel's pool is free now.
         if !self.upkeep.stop(drop) {
             tracing::error!("raising hugepages hangs: they may stay");
         }
-        drop(self.raise);
+        drop((self.raise, self.reservation));
         let closes = self.closer.finish(CLOSE_WAIT);
         if closes > 0 {
             tracing::warn!(closes, "files that clients sent cannot be closed");
+        }
+        // Sessions and state held it too, and are gone.
+        if !Arc::into_inner(book).is_none_or(Book::close) {
+            tracing::error!("the audit trail's disk hangs: its last lines may be missing");
         }
     }
 
@@ -333,7 +351,12 @@ impl Server {
             let Some((head, decoded)) = session.receive()? else {
                 continue;
             };
-            let place = session.queue(head);
+            let port = decoded.as_ref().ok().and_then(|command| {
+                let by = || session.caller.domain.zip(command.port_handle());
+                let named = || by().and_then(|(by, port)| state.name_of(by, port));
+                command.port_name().or_else(named)
+            });
+            let place = session.queue(head, port);
             let ticket = Ticket { session: id, place };
             let outcome = match decoded {
                 Ok(command) => state.invoke(&mut session.caller, ticket, command),

@@ -9,10 +9,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use libexo::abi::counters::Job;
 use mio::Interest;
 use mio::unix::SourceFd;
 
 use super::{RELOAD, Server};
+use crate::cgroup::{self, Place, Reservation};
 use crate::config::{Config, ConfigError, Loaded};
 use crate::frames::{self, Hugepages};
 use crate::manager::Manager;
@@ -21,9 +23,13 @@ use crate::manager::Manager;
 /// asked for, and a stop waits for one call at most.
 const RAISE_STEP: u64 = 64;
 
+/// What the service manager is told anew when it changes.
+pub(super) type Milestone = [bool; 4];
+
 /// What a job of upkeep did.
 pub(super) enum Upkeep {
     Raised(Hugepages, Result<(), frames::Error>),
+    Reserved(Reservation),
     Read(Box<Result<Loaded, ConfigError>>),
 }
 
@@ -91,6 +97,30 @@ impl Server {
         }
     }
 
+    /// Reserves what the configuration says of the machine, for an exod that has it to itself.
+    pub fn reserve(&mut self, record: Option<PathBuf>) {
+        let machine = self.config.machine.clone();
+        if machine.cores.is_empty() && machine.hugepages_max.is_none() {
+            return;
+        }
+        self.upkeep.post(Job::Reserve, move || {
+            Upkeep::Reserved(match Place::of_this_process() {
+                Ok(place) => cgroup::reserve(&machine, &place, record),
+                Err(error) => Reservation::nothing(&error),
+            })
+        });
+    }
+
+    fn reserved(&mut self, reservation: Reservation) {
+        for has in &reservation.has {
+            tracing::info!("{has}");
+        }
+        for lacks in &reservation.lacks {
+            tracing::error!("{lacks}");
+        }
+        self.reservation = Some(reservation);
+    }
+
     pub(super) fn go_on_raising(&mut self) {
         let raise = &mut self.raise;
         let Some(mut pages) = raise.pages.take() else {
@@ -104,7 +134,7 @@ impl Server {
         let surplus = std::mem::take(&mut raise.surplus);
         raise.missing -= step;
         self.state.pages_are_coming(true);
-        self.upkeep.post("raise", move || {
+        self.upkeep.post(Job::Raise, move || {
             pages.remove(surplus);
             let added = pages.add(step);
             Upkeep::Raised(pages, added)
@@ -147,7 +177,7 @@ impl Server {
             manager.reloading();
         }
         let path = self.reload.path.clone();
-        self.upkeep.post("reload", move || {
+        self.upkeep.post(Job::Reload, move || {
             Upkeep::Read(Box::new(Config::load(&path)))
         });
     }
@@ -196,6 +226,7 @@ impl Server {
         for done in done {
             match done {
                 Upkeep::Raised(pages, added) => self.raised(pages, added),
+                Upkeep::Reserved(reservation) => self.reserved(reservation),
                 Upkeep::Read(result) => self.reloaded(*result),
             }
         }
@@ -226,9 +257,14 @@ impl Server {
     }
 
     /// What is worth a new line of status: not each unit of the stock.
-    fn milestone(&self) -> (bool, bool, bool) {
+    fn milestone(&self) -> Milestone {
         let (ready, wanted) = self.state.stock();
-        (ready >= wanted, self.raise.missing > 0, self.raise.failed)
+        [
+            ready >= wanted,
+            self.raise.missing > 0,
+            self.raise.failed,
+            self.reservation.is_some(),
+        ]
     }
 
     fn status_line(&self) -> String {
@@ -245,6 +281,11 @@ impl Server {
         }
         if self.raise.failed {
             line += ", hugepages could not be raised";
+        }
+        if let Some(reservation) = &self.reservation {
+            for part in reservation.has.iter().chain(&reservation.lacks) {
+                line += &format!("; {part}");
+            }
         }
         if let Some(reason) = &self.reload.refused {
             line += &format!("; the configuration was refused, the old one stays: {reason}");

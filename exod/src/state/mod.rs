@@ -24,6 +24,7 @@ use self::work::Shortage;
 pub(crate) use self::work::{Done, Order};
 use crate::accounts::{Account, Accounts};
 use crate::bell::Bell;
+use crate::book::{Book, Tally};
 use crate::captable::{DomainId, Limits, ObjectId, ObjectView, Table};
 use crate::config::{Config, SESSIONS_MAX};
 use crate::frames::{self, FRAME_BYTES, Maker, Offer, Pool, Revoked, Unit};
@@ -81,6 +82,7 @@ pub(crate) struct Live {
 
 pub(crate) struct Domain {
     pub(crate) uid: u32,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) live: Option<Live>,
 }
 
@@ -114,6 +116,7 @@ pub struct State {
     pub(crate) uses: HashMap<u64, u32>,
     /// What users hold.
     pub accounts: Accounts,
+    pub(crate) book: Arc<Book>,
     pub(crate) offer: Offer,
     pub(crate) pool: Pool,
     maker: Arc<Maker>,
@@ -141,6 +144,9 @@ pub enum StartError {
     /// No memory to hand out.
     #[error(transparent)]
     Frames(#[from] frames::Error),
+    /// No audit trail.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
     /// The kernel refused.
     #[error("{what}: {source}")]
     Kernel {
@@ -153,7 +159,11 @@ pub enum StartError {
 
 impl State {
     /// An empty ledger over the frames that the configuration names.
-    pub(crate) fn new(config: &Config, jobs: Jobs<Done>) -> Result<State, StartError> {
+    pub(crate) fn new(
+        config: &Config,
+        jobs: Jobs<Done>,
+        book: Arc<Book>,
+    ) -> Result<State, StartError> {
         let offer = frames::probe(config.pool.pages)?;
         for reason in &offer.reasons {
             tracing::warn!(pages = offer.page_kind.name(), "{reason}");
@@ -173,6 +183,7 @@ impl State {
             domains: HashMap::new(),
             uses: HashMap::new(),
             accounts: Accounts::default(),
+            book,
             maker: Arc::new(Maker::new(&offer)?),
             offer,
             pool: Pool::new(&config.pool.ready.targets()),

@@ -2,12 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use libexo::abi::counters::Job;
 use libexo::abi::wire::{ErrorCode, PageKind};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::chores::Chore;
 use super::{Answer, Cause, FdRef, Promised, State, Ticket, UnitState};
+use crate::audit::What;
 use crate::captable::ObjectId;
 use crate::frames::{self, Revoked, Unit};
 
@@ -36,6 +40,7 @@ pub(crate) enum Done {
     Stocked(u32, Result<Unit, frames::Error>),
     Discarded,
     Revoked(ObjectId, Revoked, Result<bool, frames::Error>),
+    Looked(Ticket, [Option<u64>; 2]),
 }
 
 /// Memory that is short, or still coming.
@@ -52,13 +57,9 @@ pub(super) struct Shortage {
 }
 
 impl State {
-    pub(super) fn post(
-        &mut self,
-        label: &'static str,
-        work: impl FnOnce() -> Done + Send + 'static,
-    ) {
+    pub(super) fn post(&mut self, job: Job, work: impl FnOnce() -> Done + Send + 'static) {
         self.jobs_pending += 1;
-        self.jobs.post(label, work);
+        self.jobs.post(job, work);
     }
 
     /// Orders what the stock lacks. After a failure this waits for an event: memory that came
@@ -71,7 +72,7 @@ impl State {
         }
         for frames in self.pool.wanted(STOCK_ORDERS_MAX) {
             let maker = self.maker.clone();
-            self.post("stock", move || {
+            self.post(Job::Stock, move || {
                 Done::Stocked(frames, maker.make(frames, None))
             });
         }
@@ -99,7 +100,7 @@ impl State {
     pub(crate) fn retarget(&mut self, stock: &[(u32, usize)]) {
         let surplus = self.pool.retarget(stock);
         if !surplus.is_empty() {
-            self.post("discard", move || {
+            self.post(Job::Discard, move || {
                 drop(surplus);
                 Done::Discarded
             });
@@ -116,13 +117,13 @@ impl State {
 
     pub(crate) fn post_make(&mut self, order: Order) {
         let maker = self.maker.clone();
-        self.post("make", move || {
+        self.post(Job::Make, move || {
             Done::Made(order, maker.make(order.frames, order.pages))
         });
     }
 
     pub(super) fn post_break(&mut self, id: ObjectId, unit: Unit) {
-        self.post("break", move || {
+        self.post(Job::Break, move || {
             let mut revoked = unit.revoke();
             let returned = revoked.returned();
             Done::Revoked(id, revoked, returned)
@@ -130,10 +131,20 @@ impl State {
     }
 
     pub(super) fn post_poll(&mut self, id: ObjectId, mut revoked: Revoked) {
-        self.post("poll", move || {
+        self.post(Job::Poll, move || {
             let returned = revoked.returned();
             Done::Revoked(id, revoked, returned)
         });
+    }
+
+    pub(crate) fn post_look(&mut self, look: impl FnOnce() -> Done + Send + 'static) {
+        self.post(Job::Look, look);
+    }
+
+    /// A unit's file for a job that reads it; none when it is gone.
+    pub(crate) fn reader_of(&self, id: ObjectId) -> Option<OwnedFd> {
+        let unit = self.units.get(&id)?;
+        unit.unit.peer_fd().try_clone_to_owned().ok()
     }
 
     pub(super) fn finish(&mut self, done: Done) -> Option<Promised> {
@@ -142,7 +153,9 @@ impl State {
             Done::Made(order, Err(frames::Error::NoPages { .. })) if self.shortage.coming => {
                 self.shortage.waiting.push(order);
             }
-            Done::Made(order, made) => return Some((order.ticket, self.made(order.id, made))),
+            Done::Made(order, made) => {
+                return Some((order.ticket, self.made(order.id, order.ticket, made)));
+            }
             Done::Stocked(_, Ok(unit)) => {
                 self.pool.put(unit);
                 self.memory_came();
@@ -151,6 +164,7 @@ impl State {
                 self.pool.failed(frames);
                 self.stock_failed(frames, &error);
             }
+            Done::Looked(ticket, sent) => return Some((ticket, looked(sent))),
             Done::Discarded => self.memory_came(),
             Done::Revoked(id, _, Ok(true)) => {
                 self.released(id);
@@ -171,6 +185,7 @@ impl State {
     pub(super) fn made(
         &mut self,
         id: ObjectId,
+        ticket: Ticket,
         made: Result<Unit, frames::Error>,
     ) -> Result<Answer, ErrorCode> {
         let root = self.table.next_holder(id, 0).ok().flatten();
@@ -184,7 +199,8 @@ impl State {
                 Err(ErrorCode::Revoked)
             }
             (Err(error), root) => {
-                tracing::warn!(%error, "a unit cannot be made");
+                let Ticket { session, place } = ticket;
+                tracing::warn!(session, request = place + 1, %error, "a unit cannot be made");
                 if let Some(root) = root {
                     let mut events = Vec::new();
                     let _ = self.table.drop_cap(root.holder, root.handle, &mut events);
@@ -243,11 +259,26 @@ impl State {
         // Refused only where it is pinned already.
         if self.table.object_pinned(id).is_ok() {
             let frames = revoked.frames();
-            tracing::info!(target: "exod::audit", object = id.raw(), frames, "pinned");
+            let object = id.raw();
+            tracing::info!(target: "exod::audit", object, frames, "pinned");
+            let subject = self.owner_of(id);
+            self.book
+                .note(subject, None, What::Pinned { object, frames });
         }
         self.pinned.push((id, revoked));
         if !std::mem::replace(&mut self.pinned_polls, true) {
             self.at(Instant::now() + PIN_POLL, Chore::Pinned);
         }
     }
+}
+
+/// The answer about a port's rings, as they were just now.
+fn looked(sent: [Option<u64>; 2]) -> Result<Answer, ErrorCode> {
+    let [one, other] = sent.map(|sent| sent.unwrap_or(0));
+    let now = clock_gettime(ClockId::Monotonic);
+    let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+    Ok(Answer {
+        vals: [one, other, now_ns, 0, 0, 0],
+        ..Answer::default()
+    })
 }
