@@ -170,7 +170,10 @@ fn run_test(plan: &Plan, step: &Step, report: &mut File) -> anyhow::Result<Event
 
 fn read_lines(mut reader: impl BufRead, sender: &mpsc::Sender<String>) {
     let mut line = Vec::new();
-    while reader.read_until(b'\n', &mut line).is_ok_and(|size| size > 0) {
+    while reader
+        .read_until(b'\n', &mut line)
+        .is_ok_and(|size| size > 0)
+    {
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         if sender.send(text).is_err() {
             return;
@@ -205,7 +208,10 @@ fn shell(plan: &Plan, terminal: &Terminal) -> anyhow::Result<u8> {
     let shell = ["/bin/bash", "/bin/sh"];
     let shell = shell.into_iter().find(|path| Path::new(path).exists());
     let shell = shell.context("this root has no shell")?;
-    let console = OpenOptions::new().read(true).write(true).open("/dev/ttyS0")?;
+    let console = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/ttyS0")?;
     let stty = |arguments: &[String]| {
         let mut stty = Command::new("stty");
         stty.args(arguments).env("PATH", PATH);

@@ -72,7 +72,10 @@ impl Packages {
     pub fn fetch(cache: &Cache, update: bool, say: &dyn Fn(&str)) -> anyhow::Result<Packages> {
         let fresh = cache.age(MANIFEST).is_some_and(|age| age < FRESH);
         let cached = Packages::cached(cache);
-        if fresh && !update && let Some(packages) = cached {
+        if fresh
+            && !update
+            && let Some(packages) = cached
+        {
             return Ok(packages);
         }
         say("fetching QEMU, kernels and a systemd root from the Debian mirror");
@@ -288,7 +291,8 @@ fn sources(named: Option<&str>, machine: &str) -> String {
         (&security, &security_release),
         (&debian, BACKPORTS),
     ];
-    let lines = suites.map(|(uri, suite)| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"));
+    let lines =
+        suites.map(|(uri, suite)| format!("deb [signed-by={KEYRING}] {uri} {suite} main\n"));
     lines.concat()
 }
 
@@ -340,7 +344,10 @@ mod tests {
     fn sources_follow_the_machine_unless_told_otherwise() {
         let machine = "http://m.example/debian/\nhttp://m.example/debian-security\nhttp://x/node\n";
         let own = sources(None, machine);
-        assert!(own.contains("] http://m.example/debian bookworm main"), "{own}");
+        assert!(
+            own.contains("] http://m.example/debian bookworm main"),
+            "{own}"
+        );
         assert!(own.contains("] http://m.example/debian-security bookworm-security main"));
         let other = sources(Some("http://n.example/"), machine);
         assert!(other.contains("http://n.example/debian bookworm-backports main"));

@@ -119,12 +119,7 @@ impl Run<'_> {
     }
 
     /// Gives a person a shell in a guest, and returns the shell's status.
-    pub fn shell(
-        &self,
-        parts: &Parts,
-        boot: &Boot,
-        terminal: Terminal,
-    ) -> anyhow::Result<u8> {
+    pub fn shell(&self, parts: &Parts, boot: &Boot, terminal: Terminal) -> anyhow::Result<u8> {
         let plan = Plan {
             kernel: boot.kernel.clone(),
             tests: Vec::new(),
@@ -362,7 +357,11 @@ impl Watch {
             kernel: self.kernel.clone(),
             seconds,
             verdict,
-            console: if failed { self.console_tail() } else { Vec::new() },
+            console: if failed {
+                self.console_tail()
+            } else {
+                Vec::new()
+            },
             output,
         };
         told(&outcome);

@@ -87,7 +87,10 @@ pub fn busybox(cache: &Cache, packages: &Packages) -> anyhow::Result<PathBuf> {
         unpack(cache, package, &mut tree)?;
         let program = tree.read("usr/bin/busybox").context("not in its package")?;
         fs::write(path, program)?;
-        Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+        Ok(fs::set_permissions(
+            path,
+            fs::Permissions::from_mode(0o755),
+        )?)
     })
 }
 
@@ -103,7 +106,9 @@ pub fn prepare(
         Root::Systemd => "systemd",
     };
     let own = [FORM, name, INIT, SERVICE, TARGET];
-    let made_of = own.into_iter().chain(packages.systemd.iter().map(String::as_str));
+    let made_of = own
+        .into_iter()
+        .chain(packages.systemd.iter().map(String::as_str));
     cache.get(&format!("{name}-{}.cpio", key(made_of)), |path| {
         let tree = match root {
             Root::Lean => lean(busybox)?,
@@ -127,7 +132,11 @@ fn skeleton() -> Tree {
     tree.device("dev/null", 0o666, 1, 3);
     tree.file("init", 0o755, INIT.as_bytes());
     tree.file("etc/hostname", 0o644, b"guest\n");
-    tree.file("etc/hosts", 0o644, b"127.0.0.1 localhost guest\n::1 localhost\n");
+    tree.file(
+        "etc/hosts",
+        0o644,
+        b"127.0.0.1 localhost guest\n::1 localhost\n",
+    );
     tree
 }
 
@@ -155,7 +164,11 @@ fn systemd(cache: &Cache, packages: &[String]) -> anyhow::Result<Tree> {
     for unit in MASKED {
         tree.symlink(&format!("etc/systemd/system/{unit}"), "/dev/null");
     }
-    tree.file("etc/systemd/system/guest.service", 0o644, SERVICE.as_bytes());
+    tree.file(
+        "etc/systemd/system/guest.service",
+        0o644,
+        SERVICE.as_bytes(),
+    );
     tree.file("etc/systemd/system/guest.target", 0o644, TARGET.as_bytes());
     tree.symlink("etc/systemd/system/default.target", "guest.target");
     Ok(tree)
@@ -193,7 +206,9 @@ fn register(
     let archive = child.stdout.take().context("no pipe")?;
     let files = control.unpack(archive, |_| true)?;
     ensure!(child.wait()?.success(), "cannot read {package}");
-    let paragraph = control.read("control").context("a package without control")?;
+    let paragraph = control
+        .read("control")
+        .context("a package without control")?;
     let paragraph = String::from_utf8_lossy(paragraph);
     let field = |name: &str| {
         let mut lines = paragraph.lines();
@@ -205,10 +220,17 @@ fn register(
         Some("same") => format!("{name}:{}", field("Architecture").unwrap_or("amd64")),
         _ => name.to_owned(),
     };
-    for file in files.iter().filter(|file| !file.is_empty() && *file != "control") {
+    for file in files
+        .iter()
+        .filter(|file| !file.is_empty() && *file != "control")
+    {
         let data = control.read(file).unwrap_or_default();
         let scripts = ["preinst", "postinst", "prerm", "postrm", "config"];
-        let mode = if scripts.contains(&&**file) { 0o755 } else { 0o644 };
+        let mode = if scripts.contains(&&**file) {
+            0o755
+        } else {
+            0o644
+        };
         tree.file(&format!("var/lib/dpkg/info/{name}.{file}"), mode, data);
     }
     let mut list = String::new();
@@ -216,8 +238,15 @@ fn register(
         let path = if path.is_empty() { "." } else { path };
         writeln!(list, "/{path}")?;
     }
-    tree.file(&format!("var/lib/dpkg/info/{name}.list"), 0o644, list.as_bytes());
-    Ok(format!("{}\nStatus: install ok installed\n\n", paragraph.trim_end()))
+    tree.file(
+        &format!("var/lib/dpkg/info/{name}.list"),
+        0o644,
+        list.as_bytes(),
+    );
+    Ok(format!(
+        "{}\nStatus: install ok installed\n\n",
+        paragraph.trim_end()
+    ))
 }
 
 /// What maintainer scripts would have written.
@@ -227,15 +256,24 @@ fn configure(tree: &mut Tree) -> anyhow::Result<()> {
         ("usr/share/base-passwd/group.master", "etc/group"),
         ("usr/share/libc-bin/nsswitch.conf", "etc/nsswitch.conf"),
     ] {
-        let data = tree.read(from).with_context(|| format!("no {from}"))?.to_owned();
+        let data = tree
+            .read(from)
+            .with_context(|| format!("no {from}"))?
+            .to_owned();
         tree.file(to, 0o644, &data);
     }
     let users = String::from_utf8_lossy(tree.read("etc/passwd").unwrap_or_default()).into_owned();
     tree.file("etc/shadow", 0o640, locked(&users).as_bytes());
     tree.file("etc/gshadow", 0o640, b"");
     for (name, program) in [("awk", "mawk"), ("which", "which.debianutils")] {
-        tree.symlink(&format!("etc/alternatives/{name}"), &format!("/usr/bin/{program}"));
-        tree.symlink(&format!("usr/bin/{name}"), &format!("/etc/alternatives/{name}"));
+        tree.symlink(
+            &format!("etc/alternatives/{name}"),
+            &format!("/usr/bin/{program}"),
+        );
+        tree.symlink(
+            &format!("usr/bin/{name}"),
+            &format!("/etc/alternatives/{name}"),
+        );
     }
     // Whoever may become another user here is root already.
     for kind in ["account", "auth", "password", "session"] {
@@ -244,7 +282,11 @@ fn configure(tree: &mut Tree) -> anyhow::Result<()> {
     }
     tree.symlink("etc/pam.d/common-session-noninteractive", "common-session");
     // A machine that has one does not treat each boot as its first.
-    tree.file("etc/machine-id", 0o444, b"6775657374677565737467756573740a\n");
+    tree.file(
+        "etc/machine-id",
+        0o444,
+        b"6775657374677565737467756573740a\n",
+    );
     tree.file("etc/fstab", 0o644, b"");
     for name in ["info/format", "diversions", "statoverride", "available"] {
         let data: &[u8] = if name == "info/format" { b"1\n" } else { b"" };
@@ -259,7 +301,9 @@ fn configure(tree: &mut Tree) -> anyhow::Result<()> {
 /// Users without a password that opens anything.
 fn locked(users: &str) -> String {
     let names = users.lines().filter_map(|line| line.split(':').next());
-    names.map(|name| format!("{name}:*:19000:0:99999:7:::\n")).collect()
+    names
+        .map(|name| format!("{name}:*:19000:0:99999:7:::\n"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -282,7 +326,11 @@ mod tests {
         let users = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n";
         let shadow = locked(users);
         assert_eq!(shadow.lines().count(), 2);
-        assert!(shadow.lines().all(|line| line.split(':').nth(1) == Some("*")));
+        assert!(
+            shadow
+                .lines()
+                .all(|line| line.split(':').nth(1) == Some("*"))
+        );
     }
 
     #[test]

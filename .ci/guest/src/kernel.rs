@@ -54,7 +54,12 @@ impl Kernel {
             fs::create_dir(path)?;
             let unpacked = path.join("unpacked");
             let package = Packages::path(cache, package);
-            output(Command::new("dpkg-deb").arg("-x").arg(package).arg(&unpacked))?;
+            output(
+                Command::new("dpkg-deb")
+                    .arg("-x")
+                    .arg(package)
+                    .arg(&unpacked),
+            )?;
             let image = image(&unpacked.join("boot"), qemu)?;
             fs::write(path.join("vmlinux"), image)?;
             let modules = collect(&unpacked.join("lib/modules"), qemu)?;

@@ -273,13 +273,23 @@ fn list(tests: &[Test]) {
             Root::Lean => "lean",
             Root::Systemd => "systemd",
         };
-        println!("{:<24} {root:<8} {:<9} {}", test.name, test.kernels.join(","), test.about);
+        println!(
+            "{:<24} {root:<8} {:<9} {}",
+            test.name,
+            test.kernels.join(","),
+            test.about
+        );
     }
 }
 
 /// The guest of a shell: that of the first named test, else a usual one with all unit files.
 fn shell_boot(options: &Options, tests: &[Test]) -> Boot {
-    let newest = || KERNELS.map(|(version, _)| version.to_owned()).into_iter().next_back();
+    let newest = || {
+        KERNELS
+            .map(|(version, _)| version.to_owned())
+            .into_iter()
+            .next_back()
+    };
     let kernel = options.kernel.clone().or_else(newest).unwrap_or_default();
     let first = tests.first().filter(|_| !options.names.is_empty());
     let machine = first.map_or(Machine::usual(options.root), |test| test.machine);
@@ -305,7 +315,9 @@ fn prepare(
     update: bool,
     say: &dyn Fn(&str),
 ) -> anyhow::Result<Machines> {
-    let _lock = cache.lock("cache.lock", || say("waiting for another run to fetch packages"))?;
+    let _lock = cache.lock("cache.lock", || {
+        say("waiting for another run to fetch packages")
+    })?;
     let packages = apt::Packages::fetch(cache, update, say)?;
     let qemu = qemu::Qemu::prepare(cache, &packages)?;
     let busybox = image::busybox(cache, &packages)?;

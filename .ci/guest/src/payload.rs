@@ -188,7 +188,11 @@ fn cargo(project: &Path, arguments: &[&str]) -> anyhow::Result<Vec<Artifact>> {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let out = Command::new(program)
         .args(arguments)
-        .args(["--quiet", "--locked", "--message-format=json-render-diagnostics"])
+        .args([
+            "--quiet",
+            "--locked",
+            "--message-format=json-render-diagnostics",
+        ])
         .current_dir(project)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
@@ -314,11 +318,18 @@ words of a build script"#;
         let ldd = "\tlinux-vdso.so.1 (0x7f)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f)\n\
                    \t/lib64/ld-linux-x86-64.so.2 (0x7f)\n";
         let found = libraries_of(ldd).expect("all there");
-        let expected = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"];
+        let expected = [
+            "/lib/x86_64-linux-gnu/libc.so.6",
+            "/lib64/ld-linux-x86-64.so.2",
+        ];
         assert_eq!(found.iter().collect::<Vec<_>>(), expected);
         let error = libraries_of("\tlibx.so => not found\n").expect_err("missing");
         assert!(error.to_string().contains("libx.so"));
-        assert!(libraries_of("\tstatically linked\n").expect("none").is_empty());
+        assert!(
+            libraries_of("\tstatically linked\n")
+                .expect("none")
+                .is_empty()
+        );
     }
 
     #[test]

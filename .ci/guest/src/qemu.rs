@@ -216,7 +216,13 @@ mod tests {
             interactive: false,
         };
         let line = arguments(&start).join(" ");
-        for part in ["-smp 4", "hugepages=7", "iobase=0xf4", "-no-reboot", "panic=-1"] {
+        for part in [
+            "-smp 4",
+            "hugepages=7",
+            "iobase=0xf4",
+            "-no-reboot",
+            "panic=-1",
+        ] {
             assert!(line.contains(part), "{part}: {line}");
         }
         assert!(line.contains(REPORT) && line.contains(FILES));

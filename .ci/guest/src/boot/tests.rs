@@ -70,7 +70,10 @@ fn a_test_fails_by_its_status_and_by_the_clock() {
         timed_out: true,
     };
     let events = vec![begin("a"), end(3), begin("b"), late, Event::Done];
-    let expected = ["a failed: exit status 3", "b failed: killed, its time was over"];
+    let expected = [
+        "a failed: exit status 3",
+        "b failed: killed, its time was over",
+    ];
     assert_eq!(outcomes(events, exit(1)), expected);
 }
 

@@ -1,0 +1,29 @@
+#!/bin/sh
+# guest: systemd timeout_s=240 memory_mib=2048 alone
+# files: docs/tutorial.md target/debian/*.deb
+# host: .ci/package
+# The tutorial's part under systemd, command by command, ends with packets between two services and nothing left.
+set -eu
+cd /guest/files
+# The daemon under test is the package's, not one that lies beside this script.
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+commands=$(awk '
+    /^## / { wanted = /systemd|service of your own|Gone again/ }
+    /^```sh$/ { inside = wanted; next }
+    /^```/ { inside = 0 }
+    inside { print }' docs/tutorial.md)
+# The host ran the first of them: this script says so above.
+[ "$(echo "$commands" | sed -n 1p)" = .ci/package ]
+echo "$commands" | sed 1d >/tmp/tutorial
+sh -eux /tmp/tutorial >/tmp/said 2>/tmp/commands || { cat /tmp/commands /tmp/said; exit 1; }
+sed 's/^/| /' /tmp/said
+
+[ "$(grep -c '^active$' /tmp/said)" = 2 ]
+[ "$(grep -c '^DynamicUser=yes$' /tmp/said)" = 2 ]
+grep -q '^a producer is here$' /tmp/said
+grep -q '^the producer left$' /tmp/said
+grep -Eq '^[1-9][0-9]* packets, 0 missing, 0 damaged$' /tmp/said
+! grep -E '[1-9][0-9]* damaged' /tmp/said
+! getent group exo
+! command -v exod
