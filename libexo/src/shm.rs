@@ -346,6 +346,7 @@ pub struct Segments {
     /// Base and length, zero where nothing is mapped.
     views: [Cell<(NonNull<u8>, usize)>; SEGMENTS_MAX],
     maps: [OnceCell<Rc<Mapping>>; SEGMENTS_MAX],
+    count: Cell<usize>,
 }
 
 impl Default for Segments {
@@ -353,6 +354,7 @@ impl Default for Segments {
         Segments {
             views: [const { Cell::new((NonNull::dangling(), 0)) }; SEGMENTS_MAX],
             maps: [const { OnceCell::new() }; SEGMENTS_MAX],
+            count: Cell::new(0),
         }
     }
 }
@@ -363,7 +365,14 @@ impl Segments {
         let view = (map.base(), map.len());
         if self.maps[index].set(map).is_ok() {
             self.views[index].set(view);
+            self.count.set(self.count.get() + 1);
         }
+    }
+
+    /// How many there are.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.count.get()
     }
 
     /// The mapping of a segment.

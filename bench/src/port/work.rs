@@ -159,29 +159,38 @@ fn is_packet(
 /// Whether a peer's bytes are packet `seq`: each read once, none copied to memory.
 #[inline(always)]
 pub(super) fn check_peer(bytes: PeerBytes<'_>, seq: u64) -> Result<bool> {
-    let (_, difference) = bytes.fold_lines((seq, [0; 8]), |(seq, difference), line, len| {
-        let expected = std::array::from_fn(|k| seq.wrapping_add(STEP.wrapping_mul(k as u64)));
-        let mut line = line;
-        if len < 64 {
-            keep(&mut line, &expected, len);
-        }
-        let difference = std::array::from_fn(|k: usize| difference[k] | (line[k] ^ expected[k]));
-        (seq.wrapping_add(STEP.wrapping_mul(8)), difference)
-    })?;
+    let (_, difference) = bytes.fold_lines((seq, [0; 8]), compare)?;
     Ok(difference.iter().fold(0, |a, b| a | b) == 0)
 }
 
+/// Adds how a line differs from the one that is expected next.
+#[inline(always)]
+fn compare(
+    (seq, mut difference): (u64, [u64; 8]),
+    mut line: [u64; 8],
+    len: usize,
+) -> (u64, [u64; 8]) {
+    let mut expected = [seq; 8];
+    for (k, word) in expected.iter_mut().enumerate() {
+        *word = seq.wrapping_add(STEP.wrapping_mul(k as u64));
+    }
+    if len < 64 {
+        keep(&mut line, &expected, len);
+    }
+    for k in 0..8 {
+        difference[k] |= line[k] ^ expected[k];
+    }
+    (seq.wrapping_add(STEP.wrapping_mul(8)), difference)
+}
+
 /// Makes what lies behind the first `len` bytes of the last line as expected: there is nothing.
-#[cold]
+#[inline(always)]
 fn keep(line: &mut [u64; 8], expected: &[u64; 8], len: usize) {
     for (k, word) in line.iter_mut().enumerate() {
-        let bytes = len.saturating_sub(8 * k).min(8);
-        let mask = if bytes == 8 {
-            u64::MAX
-        } else {
-            (1 << (8 * bytes)) - 1
-        };
-        *word = *word & mask | expected[k] & !mask;
+        let bytes = len.saturating_sub(8 * k);
+        if bytes < 8 {
+            *word |= expected[k] & u64::MAX << (8 * bytes);
+        }
     }
 }
 

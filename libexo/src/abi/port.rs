@@ -162,6 +162,13 @@ impl Descriptor {
         (self.0 >> 48 & 0x1f) as usize
     }
 
+    /// The same in another segment.
+    #[inline]
+    pub fn in_segment(self, segment: u8) -> Descriptor {
+        debug_assert!((segment as usize) < SEGMENTS_MAX);
+        Descriptor(self.0 & !(0x1f << 48) | u64::from(segment) << 48)
+    }
+
     /// Whether the bits that must be zero are.
     #[inline]
     pub fn well_formed(self) -> bool {

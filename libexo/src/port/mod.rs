@@ -30,7 +30,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::abi::port::{CHAIN_MAX, Descriptor, SEGMENTS_MAX};
+use crate::abi::port::SEGMENTS_MAX;
 use crate::abi::status::Status;
 use crate::abi::wire::ErrorCode;
 use crate::client::Client;
@@ -40,17 +40,20 @@ use crate::shm::{Access, Mapping, Words};
 use crate::status::StatusWord;
 
 mod bell;
+mod foreign;
+mod forward;
 mod returns;
 mod rx;
 mod setup;
 mod tap;
 mod tx;
 
+pub use forward::Forwarded;
 pub use rx::{BURST_MAX, PeerPacket, RxBurst, RxPacket};
 pub use setup::{PortConfig, Waiting};
 
 use bell::Bells;
-use rx::{Rx, Staged};
+use rx::{Room, Rx, Staged};
 use tap::Tap;
 use tx::Tx;
 
@@ -90,9 +93,6 @@ pub struct Port {
     peer_access: Access,
     /// The peer's segment units as capabilities of ours, by segment.
     peer_units: [u64; SEGMENTS_MAX],
-    /// Our segments, by the port and segment that they are forwarded from.
-    forwards: Vec<((u64, usize), u8)>,
-    rest: Vec<Descriptor>,
     /// Why nothing can be sent or received any more.
     over: Cell<Option<End>>,
     /// Losses of this session when the port began.
@@ -147,8 +147,9 @@ impl Port {
             self.tap.packets(&self.client, &burst[..count]);
         }
         for packet in burst.drain(..count) {
-            self.tx.push(packet, false)?;
+            self.tx.draft_own(packet, false)?;
         }
+        self.tx.publish();
         self.bells.ring_if_asleep();
         Ok(count)
     }
@@ -187,94 +188,6 @@ impl Port {
         Ok(credit)
     }
 
-    /// Forwards a packet that came from another port (or this one) without copying its payload:
-    /// the peer sees `head`, then the bytes of `body` from `skip` on. `body` goes back to its
-    /// sender when the peer has returned it. Both come back where there is no credit yet.
-    pub fn forward(
-        &mut self,
-        head: Packet,
-        body: RxPacket,
-        skip: usize,
-    ) -> Result<Option<(Packet, RxPacket)>> {
-        self.open()?;
-        let mut rest = std::mem::take(&mut self.rest);
-        let result = self.try_forward(head, body, skip, &mut rest);
-        rest.clear();
-        self.rest = rest;
-        result
-    }
-
-    fn try_forward(
-        &mut self,
-        head: Packet,
-        body: RxPacket,
-        skip: usize,
-        rest: &mut Vec<Descriptor>,
-    ) -> Result<Option<(Packet, RxPacket)>> {
-        if !self.tx.accepts(&head) {
-            return Err(Tx::<Words>::refusal(&head));
-        }
-        for piece in body.descriptors(skip) {
-            let segment = self.forward_segment(body.port_id(), piece.segment())?;
-            rest.push(Descriptor::new(segment, piece.offset(), piece.len(), true));
-        }
-        let Some(last) = rest.last_mut() else {
-            return Err(Error::WrongSize {
-                what: "the skipped part of a forwarded packet",
-                got: skip as u64,
-                limit: body.view().len() as u64 - 1,
-            });
-        };
-        *last = last.without_more();
-        let pieces = rest.len() as u32 + 1;
-        if pieces as usize > CHAIN_MAX {
-            return Err(Error::WrongSize {
-                what: "the pieces of a forwarded packet",
-                got: u64::from(pieces),
-                limit: CHAIN_MAX as u64,
-            });
-        }
-        let credit = self.tx.credit(pieces);
-        if self.check(credit)? < pieces {
-            self.starved()?;
-            return Ok(Some((head, body)));
-        }
-        if self.tapped() {
-            self.tap.forwarded(&self.client, &head, &body, skip);
-        }
-        self.tx.push_chain(head, rest, body)?;
-        Ok(None)
-    }
-
-    #[inline]
-    fn forward_segment(&self, port: u64, segment: usize) -> Result<u8> {
-        let found = self
-            .forwards
-            .iter()
-            .find(|(from, _)| *from == (port, segment));
-        found.map(|(_, to)| *to).ok_or(Error::WrongSize {
-            what: "a segment that this port may not forward from (share_from it first); its number",
-            got: segment as u64,
-            limit: 0,
-        })
-    }
-
-    /// Lets the peer read the packets that `from` receives, so that [`Port::forward`] can send them
-    /// on. The peer of `from` must have opened it with `share`.
-    pub fn share_from(&mut self, from: &mut Port) -> Result<()> {
-        let known = (0..SEGMENTS_MAX).filter(|s| from.rx.shared.segments.get(*s).is_some());
-        for segment in known {
-            let key = (from.rx.shared.id, segment);
-            if !self.forwards.iter().any(|(k, _)| *k == key) {
-                let index = self
-                    .client
-                    .port_attach(self.handle, from.peer_units[segment])?;
-                self.forwards.push((key, index as u8));
-            }
-        }
-        Ok(())
-    }
-
     /// Adds `frames` more frames of packet memory, in buffers of `buffer_len` bytes, whose packets
     /// may be sent on this port.
     pub fn add_pool(&mut self, frames: u64, buffer_len: usize) -> Result<Rc<Mempool>> {
@@ -294,13 +207,7 @@ impl Port {
         if self.rx.still_nothing() && self.is_connected() {
             return Ok(self.rx.lend(0, 0));
         }
-        let (slots, packets) = loop {
-            let staged = self.rx.stage(max);
-            match self.check(staged)? {
-                Staged::Ready { slots, packets } => break (slots, packets),
-                Staged::UnknownSegment(index) => self.map_segment(index)?,
-            }
-        };
+        let (slots, packets) = self.stage(max, Room::ALL)?;
         if packets == 0 {
             self.rx.shared.flush();
             self.nothing()?;
@@ -309,6 +216,18 @@ impl Port {
             self.bells.ring_if_asleep();
         }
         Ok(self.rx.lend(slots, packets))
+    }
+
+    /// Checks what has come; how many slots and packets.
+    #[inline]
+    fn stage(&mut self, max: usize, room: Room) -> Result<(u32, u32)> {
+        loop {
+            let staged = self.rx.stage(max, room);
+            match self.check(staged)? {
+                Staged::Ready { slots, packets } => return Ok((slots, packets)),
+                Staged::UnknownSegment(index) => self.map_segment(index)?,
+            }
+        }
     }
 
     /// Takes home buffers that the peer has returned and hands the peer what this side returns.
@@ -322,6 +241,7 @@ impl Port {
         self.open()?;
         let home = self.tx.reap();
         self.check(home)?;
+        self.tx.foreign().forget();
         self.rx.shared.flush();
         if self.rx.shared.take_news() {
             self.bells.ring_if_asleep();

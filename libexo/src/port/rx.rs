@@ -41,19 +41,16 @@ pub(crate) struct Shared {
     /// First slot and number of slots of the burst that was lent last. They go back with the next
     /// use of the port, when nobody can look at its packets any more.
     lent: Cell<(u32, u32)>,
-    /// Tells this port's segments from another's when packets are forwarded.
-    pub(crate) id: u64,
 }
 
 impl Shared {
-    pub(crate) fn new(slots: usize, returns: Returns<Words>, id: u64) -> Shared {
+    pub(crate) fn new(slots: usize, returns: Returns<Words>) -> Shared {
         Shared {
             segments: Segments::default(),
             returns: RefCell::new(returns),
             held: vec![Cell::new(false); slots].into_boxed_slice(),
             held_count: Cell::new(0),
             lent: Cell::new((0, 0)),
-            id,
         }
     }
 
@@ -81,15 +78,31 @@ impl Shared {
         }
     }
 
-    /// A packet that was taken is not needed any more. Its burst gives it back where that is still
-    /// lent.
+    /// Packets that were taken are not needed any more. Their burst gives them back where that is
+    /// still lent.
     #[inline]
-    fn give_taken(&self, first: u32, count: u32) {
+    pub(crate) fn give_taken(&self, first: u32, count: u32) {
         self.hold(first, count, false);
         let (lent, lent_count) = self.lent.get();
-        if first.wrapping_sub(lent) & (self.held.len() as u32 - 1) >= lent_count {
-            self.give(first, count);
+        if lent_count == 0 {
+            return self.give(first, count);
         }
+        for position in first..first + count {
+            if position.wrapping_sub(lent) & (self.held.len() as u32 - 1) >= lent_count {
+                self.give(position, 1);
+            }
+        }
+    }
+
+    /// Whether no packet that was taken holds a slot.
+    pub(crate) fn nothing_is_held(&self) -> bool {
+        self.held_count.get() == 0
+    }
+
+    /// Slots in the ring, which names them.
+    #[inline]
+    pub(crate) fn slots(&self) -> u32 {
+        self.held.len() as u32
     }
 
     /// Whether returns were written since this was last asked: then a sleeping peer must hear it.
@@ -100,12 +113,13 @@ impl Shared {
 
     /// Gives back `count` slots.
     #[inline]
-    fn give(&self, first: u32, count: u32) {
+    pub(crate) fn give(&self, first: u32, count: u32) {
         let first = first & (self.held.len() as u32 - 1);
         self.returns.borrow_mut().give(first, count);
     }
 
-    fn hold(&self, first: u32, count: u32, held: bool) {
+    #[inline]
+    pub(crate) fn hold(&self, first: u32, count: u32, held: bool) {
         for position in first..first + count {
             self.held[position as usize & (self.held.len() - 1)].set(held);
         }
@@ -145,6 +159,23 @@ pub(crate) struct Rx {
 /// that were held back. Those between look at the ring and the port's status alone, so that a
 /// packet is seen at once and a burst's returns cross as one run.
 const EMPTY_TURNS: u32 = 32;
+
+/// What there is room for where packets are to go.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    /// Slots.
+    pub(crate) slots: u32,
+    /// Slots that each packet takes beyond those of its pieces.
+    pub(crate) heads: u32,
+}
+
+impl Room {
+    /// What one burst can bring.
+    pub(crate) const ALL: Room = Room {
+        slots: SLOTS_MAX as u32,
+        heads: 0,
+    };
+}
 
 /// What a look at the ring found.
 pub(crate) enum Staged {
@@ -192,9 +223,9 @@ impl Rx {
         }
     }
 
-    /// Reads, checks and stages up to `max` whole packets.
+    /// Reads, checks and stages up to `max` whole packets that there is room for.
     #[inline]
-    pub(crate) fn stage(&mut self, max: usize) -> Result<Staged> {
+    pub(crate) fn stage(&mut self, max: usize, place: Room) -> Result<Staged> {
         self.shared.settle();
         let max = max.min(BURST_MAX) as u32;
         let (mut slots, mut packets, mut fault) = (0, 0, None);
@@ -214,9 +245,12 @@ impl Rx {
                     false
                 };
             }
-            slots = ahead + 1;
-            packets += 1;
-            packets < max
+            let fits = ahead + 1 + (packets + 1) * place.heads <= place.slots;
+            if fits {
+                slots = ahead + 1;
+                packets += 1;
+            }
+            fits && packets < max
         });
         if let Some(descriptor) = fault {
             return self.refuse(descriptor);
@@ -288,10 +322,22 @@ impl Rx {
         let first = self.ring.slot(0) as u32;
         self.ring.advance(slots);
         self.shared.lent.set((first, slots));
-        let staged = &self.staged[..slots as usize];
+        self.burst(first, slots, packets)
+    }
+
+    /// The packets that were staged, for a caller that holds or gives back each of them by itself.
+    #[inline]
+    pub(crate) fn hand_over(&mut self, slots: u32, packets: u32) -> RxBurst<'_> {
+        let first = self.ring.slot(0) as u32;
+        self.ring.advance(slots);
+        self.burst(first, slots, packets)
+    }
+
+    #[inline]
+    fn burst(&self, first: u32, slots: u32, packets: u32) -> RxBurst<'_> {
         RxBurst {
             shared: &self.shared,
-            staged,
+            staged: &self.staged[..slots as usize],
             first,
             next: 0,
             packets,
@@ -320,6 +366,11 @@ pub struct RxBurst<'p> {
 }
 
 impl<'p> RxBurst<'p> {
+    /// What it shares with its port.
+    pub(crate) fn shared(&self) -> &'p Rc<Shared> {
+        self.shared
+    }
+
     /// Packets that are still to come.
     #[inline]
     pub fn len(&self) -> usize {
@@ -334,9 +385,9 @@ impl<'p> RxBurst<'p> {
 
     /// Takes the next packet out of the burst, to be kept beyond it.
     pub fn take_next(&mut self) -> Option<RxPacket> {
-        let PeerPacket { pieces, len, .. } = self.next()?;
+        let (packet, first) = self.next_at()?;
+        let PeerPacket { pieces, len, .. } = packet;
         let count = pieces.len() as u32;
-        let first = self.first + self.next - count;
         let shared = Rc::clone(self.shared);
         shared.hold(first, count, true);
         let mut inline = [0; PIECES_INLINE];
@@ -346,13 +397,20 @@ impl<'p> RxBurst<'p> {
             None => many = Some(pieces.into()),
         }
         Some(RxPacket {
-            shared,
+            shared: Some(shared),
             first,
             count,
             len,
             inline,
             many,
         })
+    }
+
+    /// The next packet, and the position of its first slot.
+    #[inline]
+    pub(crate) fn next_at(&mut self) -> Option<(PeerPacket<'p>, u32)> {
+        let first = self.first + self.next & self.shared.slots() - 1;
+        self.next().map(|packet| (packet, first))
     }
 }
 
@@ -409,6 +467,12 @@ impl<'p> PeerPacket<'p> {
         self.shared.piece(self.pieces[0])
     }
 
+    /// Its pieces as they were checked.
+    #[inline]
+    pub(crate) fn descriptors(&self) -> &'p [u64] {
+        self.pieces
+    }
+
     /// How many pieces.
     #[inline]
     pub fn piece_count(&self) -> usize {
@@ -443,7 +507,8 @@ impl<'p> PeerPacket<'p> {
 /// A received packet that was taken out of its burst: holds its slots until it is dropped.
 #[derive(Debug)]
 pub struct RxPacket {
-    shared: Rc<Shared>,
+    /// None when its slots belong to somebody else now.
+    shared: Option<Rc<Shared>>,
     first: u32,
     count: u32,
     len: usize,
@@ -455,43 +520,38 @@ impl RxPacket {
     /// A look at it, as in its burst.
     #[inline]
     pub fn view(&self) -> PeerPacket<'_> {
+        let pieces = match &self.many {
+            Some(many) => many,
+            None => &self.inline[..self.count as usize],
+        };
         PeerPacket {
-            shared: &self.shared,
-            pieces: self.raw_pieces(),
+            shared: self.shared.as_ref().expect("there until it is dropped"),
+            pieces,
             len: self.len,
         }
     }
 
-    /// The port that it came from, among those of this process.
-    pub(crate) fn port_id(&self) -> u64 {
-        self.shared.id
+    /// The port that it came from.
+    pub(crate) fn shared(&self) -> Option<&Rc<Shared>> {
+        self.shared.as_ref()
     }
 
-    /// The checked descriptors of its pieces from byte `skip` on.
-    #[inline]
-    pub(crate) fn descriptors(&self, skip: usize) -> impl Iterator<Item = Descriptor> + '_ {
-        let mut skip = skip;
-        self.raw_pieces().iter().filter_map(move |piece| {
-            let d = Descriptor(*piece);
-            let cut = skip.min(d.len());
-            skip -= cut;
-            let rest = Descriptor::new(d.segment() as u8, d.offset() + cut, d.len() - cut, true);
-            (d.len() > cut).then_some(rest)
-        })
+    /// Its slots: the first of them, and how many.
+    pub(crate) fn slots(&self) -> (u32, u32) {
+        (self.first, self.count)
     }
 
-    #[inline]
-    fn raw_pieces(&self) -> &[u64] {
-        match &self.many {
-            Some(many) => many,
-            None => &self.inline[..self.count as usize],
-        }
+    /// Hands its slots over: whoever has them gives them back.
+    pub(crate) fn into_held(mut self) {
+        self.shared = None;
     }
 }
 
 impl Drop for RxPacket {
     #[inline]
     fn drop(&mut self) {
-        self.shared.give_taken(self.first, self.count);
+        if let Some(shared) = &self.shared {
+            shared.give_taken(self.first, self.count);
+        }
     }
 }

@@ -5,7 +5,6 @@
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::abi::CACHE_LINE;
@@ -269,7 +268,6 @@ fn lay_out(
     bells: (OwnedFd, OwnedFd),
     peer: PeerSide,
 ) -> Result<Port> {
-    static NEXT_ID: AtomicU64 = AtomicU64::new(1);
     let losses = client.losses();
     check_ring(peer.ring_log2)?;
     let layout = Layout::new(peer.ring_log2);
@@ -302,8 +300,7 @@ fn lay_out(
         config.buffers_max,
     )?;
     let pool = Rc::new(Mempool::new(buffers)?);
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let shared = Rc::new(Shared::new(slots, gives, id));
+    let shared = Rc::new(Shared::new(slots, gives));
     shared.segments.set(0, theirs);
     let mut peer_units = [0; SEGMENTS_MAX];
     peer_units[0] = peer.unit_handle;
@@ -318,8 +315,6 @@ fn lay_out(
         own,
         peer_access,
         peer_units,
-        forwards: Vec::new(),
-        rest: Vec::new(),
         over: Cell::new(None),
         losses,
         tap: Tap::new(name, peer.side),

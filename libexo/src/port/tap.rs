@@ -21,7 +21,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::packet::Packet;
 
-use super::rx::RxPacket;
+use super::rx::PeerPacket;
 use super::{Port, PortConfig, setup};
 
 /// Between two attempts to join a tap that could not be joined: each is a request to exod.
@@ -113,7 +113,7 @@ impl Tap {
         &mut self,
         client: &Client,
         head: &Packet,
-        body: &RxPacket,
+        body: &PeerPacket<'_>,
         skip: usize,
     ) {
         self.ready(client);
@@ -123,7 +123,7 @@ impl Tap {
             bytes.clear();
             bytes.extend_from_slice(head);
             let mut skip = skip;
-            for piece in body.view().pieces() {
+            for piece in body.pieces() {
                 piece.skip(skip).append_to(&mut bytes)?;
                 skip = skip.saturating_sub(piece.len());
             }

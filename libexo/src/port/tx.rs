@@ -14,16 +14,7 @@ use crate::error::{Error, Result};
 use crate::packet::{InFlight, Mempool, Packet};
 use crate::ring::{Consumer, Producer, Slots};
 
-use super::rx::RxPacket;
-
-/// What can be out beside buffers of the port's own pool.
-#[derive(Debug)]
-enum Elsewhere {
-    /// A buffer of the pool with this place among `more_pools`.
-    Pool(usize, InFlight),
-    /// A packet that was received elsewhere: its sender gets it back with the slot.
-    Received(#[expect(dead_code, reason = "held for its drop")] RxPacket),
-}
+use super::foreign::{Foreign, Held, Home};
 
 #[derive(Debug)]
 pub(crate) struct Tx<S> {
@@ -32,10 +23,10 @@ pub(crate) struct Tx<S> {
     pool: Rc<Mempool>,
     /// By slot: the buffer of `pool` that is out in it.
     flight: Box<[Option<InFlight>]>,
-    /// By slot, where that says "elsewhere". Empty until something else is sent for the first time.
-    elsewhere: Vec<Option<Elsewhere>>,
-    /// Further pools of ours, and the segment that each lies in.
-    more_pools: Vec<(Rc<Mempool>, u8)>,
+    /// What is out where that says "elsewhere".
+    foreign: Foreign,
+    /// Descriptors of a burst that is being put together.
+    draft: Vec<u64>,
     /// Position of the oldest slot that is out, or of the next one when none is. Slots from the
     /// next position to one lap after this one are free.
     oldest: u32,
@@ -84,8 +75,8 @@ impl<S: Slots> Tx<S> {
             returns,
             pool: own,
             flight,
-            elsewhere: Vec::new(),
-            more_pools: Vec::new(),
+            foreign: Foreign::default(),
+            draft: Vec::new(),
             oldest,
             outstanding: 0,
             tally,
@@ -94,7 +85,12 @@ impl<S: Slots> Tx<S> {
 
     /// Lets packets of one more pool be sent from a segment.
     pub(crate) fn add_pool(&mut self, pool: Rc<Mempool>, segment: u8) {
-        self.more_pools.push((pool, segment));
+        self.foreign.add_pool(pool, segment, self.ring.capacity());
+    }
+
+    /// Whose packets can be sent on, and what is out of them.
+    pub(crate) fn foreign(&mut self) -> &mut Foreign {
+        &mut self.foreign
     }
 
     pub(crate) fn pool(&self) -> &Rc<Mempool> {
@@ -135,12 +131,12 @@ impl<S: Slots> Tx<S> {
     /// too long for one, and lies in memory that the peer sees.
     #[inline]
     pub(crate) fn accepts(&self, packet: &Packet) -> bool {
-        fits(packet.len()) && (packet.pool_id() == self.pool.id() || self.pool_of(packet).is_some())
+        fits(packet.len()) && self.knows(packet)
     }
 
-    fn pool_of(&self, packet: &Packet) -> Option<usize> {
-        let mut pools = self.more_pools.iter();
-        pools.position(|(pool, _)| pool.id() == packet.pool_id())
+    #[inline]
+    fn knows(&self, packet: &Packet) -> bool {
+        packet.pool_id() == self.pool.id() || self.foreign.pool_of(packet).is_some()
     }
 
     /// Why not.
@@ -153,41 +149,57 @@ impl<S: Slots> Tx<S> {
         }
     }
 
-    /// Sends one packet of a pool of ours. The caller has credit for it.
+    /// Puts a packet of a pool of ours behind what is drafted. The caller has credit for it.
     #[inline]
-    pub(crate) fn push(&mut self, packet: Packet, more: bool) -> Result<()> {
+    pub(crate) fn draft_own(&mut self, packet: Packet, more: bool) -> Result<()> {
         let (offset, len) = (packet.offset(), packet.len());
         if packet.pool_id() == self.pool.id() {
-            self.put(Descriptor::new(0, offset, len, more), packet.into_flight());
+            self.draft(Descriptor::new(0, offset, len, more), packet.into_flight());
             return Ok(());
         }
-        let Some(index) = self.pool_of(&packet) else {
+        let Some((index, segment)) = self.foreign.pool_of(&packet) else {
             return Err(unknown_pool(&packet));
         };
-        let segment = self.more_pools[index].1;
-        self.set_elsewhere(0, Elsewhere::Pool(index, packet.into_flight()));
-        self.put(
+        let slot = self.next_slot();
+        self.foreign.set_pool(slot, index, packet.into_flight());
+        self.draft(
             Descriptor::new(segment, offset, len, more),
             InFlight::ELSEWHERE,
         );
         Ok(())
     }
 
+    /// Puts a piece of a packet that was received elsewhere behind what is drafted. With its last
+    /// piece go the slots that it held there.
     #[inline]
-    fn put(&mut self, descriptor: Descriptor, flight: InFlight) {
-        let slot = self.ring.slot(0);
-        debug_assert!(self.flight[slot].is_none());
-        self.flight[slot] = Some(flight);
-        self.outstanding += 1;
-        self.ring.push(descriptor.0);
+    pub(crate) fn draft_foreign(&mut self, descriptor: Descriptor, held: Option<Held>) {
+        let slot = self.next_slot();
+        self.foreign.set_received(slot, held);
+        self.draft(descriptor, InFlight::ELSEWHERE);
     }
 
-    fn set_elsewhere(&mut self, ahead: u32, what: Elsewhere) {
-        if self.elsewhere.is_empty() {
-            self.elsewhere.resize_with(self.flight.len(), || None);
-        }
-        let slot = self.ring.slot(ahead);
-        self.elsewhere[slot] = Some(what);
+    #[inline]
+    fn next_slot(&self) -> usize {
+        self.ring.slot(self.draft.len() as u32)
+    }
+
+    #[inline]
+    fn draft(&mut self, descriptor: Descriptor, flight: InFlight) {
+        let slot = self.next_slot();
+        debug_assert!(self.flight[slot].is_none());
+        self.flight[slot] = Some(flight);
+        self.draft.push(descriptor.0);
+    }
+
+    /// Sends what is drafted; how many descriptors.
+    #[inline]
+    pub(crate) fn publish(&mut self) -> u32 {
+        let count = self.draft.len() as u32;
+        let draft = &self.draft;
+        self.ring.push_burst(count, |k| draft[k as usize]);
+        self.outstanding += count;
+        self.draft.clear();
+        count
     }
 
     /// Sends `count` packets of `len` bytes, for which there are credit and buffers. All are filled
@@ -206,22 +218,6 @@ impl<S: Slots> Tx<S> {
             let buffer = &flight[(next.wrapping_add(k) & mask) as usize];
             like.at_line(buffer.as_ref().map_or(0, InFlight::line)).0
         });
-    }
-
-    /// Sends `head` and then pieces of `body`, of which the caller made the descriptors `rest` and
-    /// has credit for them all. `body` goes home when its last piece was returned.
-    pub(crate) fn push_chain(
-        &mut self,
-        head: Packet,
-        rest: &[Descriptor],
-        body: RxPacket,
-    ) -> Result<()> {
-        self.push(head, true)?;
-        self.set_elsewhere(rest.len() as u32 - 1, Elsewhere::Received(body));
-        for descriptor in rest {
-            self.put(*descriptor, InFlight::ELSEWHERE);
-        }
-        Ok(())
     }
 
     /// Takes home whatever the peer has returned; how many slots.
@@ -245,13 +241,29 @@ impl<S: Slots> Tx<S> {
         if !run.well_formed() || first > mask || count == 0 || count > self.outstanding {
             return Err(Error::PeerViolation("a return of slots that are not out"));
         }
-        let mut k = 0;
-        while k < count {
-            k += self.take_own(first, k, count);
-            if k < count {
-                self.take_other(((first + k) & mask) as usize)?;
+        let (flight, foreign) = (&mut self.flight, &mut self.foreign);
+        let (mut k, mut twice) = (0, false);
+        let mut home = Home::default();
+        self.pool.reclaim_burst(|| {
+            while k < count {
+                let slot = (first + k & mask) as usize;
                 k += 1;
+                match flight[slot].take() {
+                    Some(buffer) if !buffer.is_elsewhere() => return Some(buffer),
+                    Some(_) => foreign.take_home(slot, &mut home),
+                    None => {
+                        twice = true;
+                        return None;
+                    }
+                }
             }
+            None
+        });
+        foreign.give_back(home);
+        if twice {
+            return Err(Error::PeerViolation(
+                "a slot returned twice or before it was sent",
+            ));
         }
         self.outstanding -= count;
         if self.oldest & mask == first {
@@ -264,38 +276,6 @@ impl<S: Slots> Tx<S> {
             self.oldest = self.oldest.wrapping_add(1);
         }
         Ok(count)
-    }
-
-    /// Takes home slots of a run from its `from`th on, as long as they hold buffers of our own
-    /// pool; how many.
-    #[inline]
-    fn take_own(&mut self, first: u32, from: u32, count: u32) -> u32 {
-        let flight = &mut self.flight;
-        let (mask, mut k) = (flight.len() - 1, from);
-        self.pool.reclaim_burst(|| {
-            let slot = &mut flight[(first + k) as usize & mask];
-            let ours = k < count && slot.as_ref().is_some_and(|buffer| !buffer.is_elsewhere());
-            if !ours {
-                return None;
-            }
-            k += 1;
-            slot.take()
-        });
-        k - from
-    }
-
-    /// Takes home what one slot holds that is no buffer of our own pool.
-    fn take_other(&mut self, slot: usize) -> Result<()> {
-        if self.flight[slot].take().is_none() {
-            return Err(Error::PeerViolation(
-                "a slot returned twice or before it was sent",
-            ));
-        }
-        if let Some(Elsewhere::Pool(index, buffer)) = self.elsewhere[slot].take() {
-            let mut one = Some(buffer);
-            self.more_pools[index].0.reclaim_burst(|| one.take());
-        }
-        Ok(())
     }
 
     /// Brings near what the next packet will be written to.
@@ -351,11 +331,6 @@ impl<S> Drop for Tx<S> {
         let mut own = self.flight.iter_mut().filter_map(Option::take);
         self.pool
             .reclaim_burst(|| own.find(|buffer| !buffer.is_elsewhere()));
-        for what in self.elsewhere.iter_mut().filter_map(Option::take) {
-            if let Elsewhere::Pool(index, buffer) = what {
-                let mut one = Some(buffer);
-                self.more_pools[index].0.reclaim_burst(|| one.take());
-            }
-        }
+        self.foreign.take_all_home();
     }
 }

@@ -1,5 +1,7 @@
 //! Bytes that another domain can write at any moment.
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::__m128i;
 use std::ptr::NonNull;
 
 use super::Mapping;
@@ -70,9 +72,8 @@ impl<'a> PeerBytes<'a> {
                 limit: self.len as u64,
             });
         }
-        let mut head = [0; N];
-        // SAFETY: `N` bytes are there, checked above, and `head` has room for them.
-        unsafe { copy_once(self.first.as_ptr(), head.as_mut_ptr(), N) };
+        // SAFETY: `N` bytes are there, checked above.
+        let head = unsafe { load_head(self.first.as_ptr()) };
         self.still_there(head)
     }
 
@@ -97,21 +98,23 @@ impl<'a> PeerBytes<'a> {
     /// with zeroes.
     #[inline(always)]
     pub fn fold_lines<A>(&self, init: A, mut f: impl FnMut(A, [u64; 8], usize) -> A) -> Result<A> {
-        let mut acc = init;
-        let (mut at, end) = (0, self.len);
-        while end - at >= 64 {
-            // SAFETY: 64 bytes remain at `at`.
-            acc = f(acc, unsafe { load_line(self.first.as_ptr().add(at)) }, 64);
+        let (mut acc, mut at) = (init, 0);
+        while at < self.len {
+            let left = self.len - at;
+            // SAFETY: 64 bytes, or fewer where `left` says so, remain at `at`.
+            let line = unsafe {
+                let from = self.first.as_ptr().add(at);
+                if left < 64 {
+                    let mut line = [0u64; 8];
+                    copy_once(from, line.as_mut_ptr().cast(), left);
+                    line.map(u64::from_le)
+                } else {
+                    load_line(from)
+                }
+            };
+            // One call, so that it becomes part of this loop.
+            acc = f(acc, line, left.min(64));
             at += 64;
-        }
-        if at < end {
-            let mut line = [0u64; 8];
-            // SAFETY: fewer than 64 bytes remain at `at`, and `line` has room for 64.
-            unsafe {
-                let to = line.as_mut_ptr().cast();
-                copy_once(self.first.as_ptr().add(at), to, end - at);
-            }
-            acc = f(acc, line.map(u64::from_le), end - at);
         }
         self.still_there(acc)
     }
@@ -146,7 +149,6 @@ impl std::fmt::Debug for PeerBytes<'_> {
 unsafe fn load_line(from: *const u8) -> [u64; 8] {
     #[cfg(target_arch = "x86_64")]
     {
-        use std::arch::x86_64::__m128i;
         let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
         // SAFETY: the caller promises the bytes. Assembly, because what a load by the compiler may
         // assume (nobody writes meanwhile) is just what does not hold here.
@@ -172,11 +174,36 @@ unsafe fn load_line(from: *const u8) -> [u64; 8] {
     }
 }
 
-/// Copies `count` bytes that may change meanwhile, reading each once.
+/// Loads the first `N` bytes, each once. A short header is put together in registers: what parses it
+/// looks at fields that lie across the words that it was read in.
+///
+/// # Safety
+/// `N` readable bytes at `from`.
+#[inline(always)]
+unsafe fn load_head<const N: usize>(from: *const u8) -> [u8; N] {
+    let mut head = [0; N];
+    // SAFETY: the caller promises `N` bytes, and `head` has room for them.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if N > 8 && N < 16 {
+            let low = from.cast::<Unaligned<u64>>().read_volatile().0;
+            let mut high = [0; 8];
+            copy_once(from.add(8), high.as_mut_ptr(), N - 8);
+            let all = u128::from(low) | u128::from(u64::from_le_bytes(high)) << 64;
+            head.copy_from_slice(&all.to_le_bytes()[..N]);
+            return head;
+        }
+        copy_once(from, head.as_mut_ptr(), N);
+    }
+    head
+}
+
+/// Copies `count` bytes that may change meanwhile, reading each once. In pieces as wide as can be,
+/// none over another: what is read from `to` next waits for every store that it meets in part.
 ///
 /// # Safety
 /// `count` readable bytes at `from`, and as many writable ones of our own at `to`.
-#[inline]
+#[inline(always)]
 unsafe fn copy_once(from: *const u8, to: *mut u8, count: usize) {
     #[cfg(target_arch = "x86_64")]
     {
@@ -191,27 +218,31 @@ unsafe fn copy_once(from: *const u8, to: *mut u8, count: usize) {
             }
             return;
         }
-        let mut at = 0;
-        while count - at >= 64 {
-            // SAFETY: 64 bytes remain on both sides.
-            unsafe {
+        // SAFETY: each piece lies inside the `count` bytes that the caller promises on both sides.
+        unsafe {
+            let mut at = 0;
+            while count - at >= 64 {
                 let line = load_line(from.add(at));
                 to.add(at).cast::<[u64; 8]>().write_unaligned(line);
+                at += 64;
             }
-            at += 64;
-        }
-        while count - at >= 8 {
-            // SAFETY: eight bytes remain on both sides; a volatile read happens exactly once.
-            unsafe {
-                let word = from.add(at).cast::<Unaligned>().read_volatile();
-                to.add(at).cast::<Unaligned>().write(word);
+            while count - at >= 16 {
+                let part = load_part(from.add(at));
+                to.add(at).cast::<__m128i>().write_unaligned(part);
+                at += 16;
             }
-            at += 8;
-        }
-        while at < count {
-            // SAFETY: a byte remains on both sides.
-            unsafe { to.add(at).write(from.add(at).read_volatile()) };
-            at += 1;
+            if count & 8 != 0 {
+                copy_word::<u64>(from, to, &mut at);
+            }
+            if count & 4 != 0 {
+                copy_word::<u32>(from, to, &mut at);
+            }
+            if count & 2 != 0 {
+                copy_word::<u16>(from, to, &mut at);
+            }
+            if count & 1 != 0 {
+                copy_word::<u8>(from, to, &mut at);
+            }
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
@@ -219,6 +250,22 @@ unsafe fn copy_once(from: *const u8, to: *mut u8, count: usize) {
         // SAFETY: a byte remains on both sides.
         unsafe { to.add(at).write(from.add(at).read_volatile()) };
     }
+}
+
+/// Copies one word at `at` and steps over it.
+///
+/// # Safety
+/// A word's bytes on both sides, as in [`copy_once`].
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8, at: &mut usize) {
+    // SAFETY: the caller promises the bytes; a volatile read happens once, and packed needs no
+    // alignment.
+    unsafe {
+        let word = from.add(*at).cast::<Unaligned<T>>().read_volatile();
+        to.add(*at).cast::<Unaligned<T>>().write(word);
+    }
+    *at += size_of::<T>();
 }
 
 /// As [`copy_once`], 64 bytes at a time; `count` is at least 64. The last 64 bytes overlap those
@@ -266,8 +313,27 @@ unsafe fn copy_once_string(from: *const u8, to: *mut u8, count: usize) {
     }
 }
 
+/// Loads 16 bytes.
+///
+/// # Safety
+/// 16 readable bytes at `from`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn load_part(from: *const u8) -> __m128i {
+    let part: __m128i;
+    // SAFETY: the caller promises the bytes; assembly for the reason that `load_line` gives.
+    unsafe {
+        std::arch::asm!(
+            "movdqu {part}, [{p}]",
+            p = in(reg) from, part = out(xmm_reg) part,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    part
+}
+
 /// A word at any address.
 #[cfg(target_arch = "x86_64")]
 #[repr(C, packed)]
 #[derive(Clone, Copy)]
-struct Unaligned(u64);
+struct Unaligned<T>(T);

@@ -1,0 +1,201 @@
+//! What is out on a port beside buffers of its own pool.
+//!
+//! A port sends packets of further pools of this domain, and packets that were received from other
+//! ports, the *sources*, without copying them. For each slot a few words say whose it is; when the
+//! peer returns it, a buffer goes back to its pool, and slots of a source go back to the source's
+//! sender, as one run where they follow each other.
+
+#![forbid(unsafe_code)]
+
+use std::rc::Rc;
+
+use crate::abi::port::SEGMENTS_MAX;
+use crate::packet::{InFlight, Mempool, Packet};
+
+use super::rx::Shared;
+
+/// Slots of a source that a packet holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    /// The source, by number.
+    pub(crate) source: u16,
+    pub(crate) first: u32,
+    pub(crate) count: u32,
+}
+
+/// Whose a slot's packet is. Small: there is one for each slot.
+#[derive(Debug, Default)]
+enum Owner {
+    #[default]
+    Nobody,
+    Pool(u16, InFlight),
+    Source {
+        source: u16,
+        first: u16,
+        count: u16,
+    },
+}
+
+/// Slots of one source on their way home, as long as each follows the one before.
+#[derive(Debug, Default)]
+pub(crate) struct Home {
+    source: u16,
+    first: u32,
+    count: u32,
+}
+
+/// A port whose packets may be sent on.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) shared: Rc<Shared>,
+    /// Our segments by the source's; zero, our own, where it is none of ours.
+    pub(crate) segments: [u8; SEGMENTS_MAX],
+    /// Segments of it that were asked for.
+    pub(crate) known: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Foreign {
+    /// By slot. Empty until there is something.
+    owners: Box<[Owner]>,
+    /// Further pools of ours, and the segment that each lies in.
+    pools: Vec<(Rc<Mempool>, u8)>,
+    sources: Vec<Source>,
+}
+
+impl Foreign {
+    /// Lets packets of one more pool of ours be sent from a segment. `slots` is how many slots the
+    /// port has, here and below.
+    pub(crate) fn add_pool(&mut self, pool: Rc<Mempool>, segment: u8, slots: u32) {
+        self.make_room(slots);
+        self.pools.push((pool, segment));
+    }
+
+    fn make_room(&mut self, slots: u32) {
+        if self.owners.is_empty() {
+            self.owners = (0..slots).map(|_| Owner::Nobody).collect();
+        }
+    }
+
+    /// The number of a packet's pool among ours, and its segment.
+    pub(crate) fn pool_of(&self, packet: &Packet) -> Option<(usize, u8)> {
+        let mut pools = self.pools.iter().enumerate();
+        pools.find_map(|(index, (pool, segment))| {
+            (pool.id() == packet.pool_id()).then_some((index, *segment))
+        })
+    }
+
+    /// The number of a source.
+    #[inline]
+    pub(crate) fn find(&self, shared: &Rc<Shared>) -> Option<usize> {
+        let mut sources = self.sources.iter();
+        sources.position(|source| Rc::ptr_eq(&source.shared, shared))
+    }
+
+    /// A source by its number.
+    #[inline]
+    pub(crate) fn source(&mut self, index: usize) -> &mut Source {
+        &mut self.sources[index]
+    }
+
+    /// Makes a port a source; its number. One that is over makes room.
+    pub(crate) fn add_source(&mut self, shared: &Rc<Shared>, slots: u32) -> usize {
+        self.make_room(slots);
+        let source = Source {
+            shared: Rc::clone(shared),
+            segments: [0; SEGMENTS_MAX],
+            known: 0,
+        };
+        let mut sources = self.sources.iter();
+        match sources.position(Source::is_over) {
+            Some(index) => {
+                self.sources[index] = source;
+                index
+            }
+            None => {
+                self.sources.push(source);
+                self.sources.len() - 1
+            }
+        }
+    }
+
+    pub(crate) fn set_pool(&mut self, slot: usize, pool: usize, buffer: InFlight) {
+        self.owners[slot] = Owner::Pool(pool as u16, buffer);
+    }
+
+    #[inline]
+    pub(crate) fn set_received(&mut self, slot: usize, held: Option<Held>) {
+        self.owners[slot] = held.map_or(Owner::Nobody, |held| Owner::Source {
+            source: held.source,
+            first: held.first as u16,
+            count: held.count as u16,
+        });
+    }
+
+    /// Lets go of sources that are over, and so of their peers' memory.
+    pub(crate) fn forget(&mut self) {
+        while self.sources.last().is_some_and(Source::is_over) {
+            self.sources.pop();
+        }
+    }
+
+    /// Takes home what a slot held.
+    #[inline]
+    pub(crate) fn take_home(&mut self, slot: usize, home: &mut Home) {
+        match std::mem::take(&mut self.owners[slot]) {
+            Owner::Nobody => {}
+            Owner::Pool(index, buffer) => {
+                let mut one = Some(buffer);
+                self.pools[usize::from(index)]
+                    .0
+                    .reclaim_burst(|| one.take());
+            }
+            Owner::Source {
+                source,
+                first,
+                count,
+            } => {
+                let slots = self.sources[usize::from(source)].shared.slots();
+                let (first, count) = (u32::from(first), u32::from(count));
+                let follows = home.source == source && home.first + home.count & slots - 1 == first;
+                if follows && home.count > 0 {
+                    home.count += count;
+                } else {
+                    self.give_back(std::mem::replace(
+                        home,
+                        Home {
+                            source,
+                            first,
+                            count,
+                        },
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Gives slots back to whom they came from.
+    #[inline]
+    pub(crate) fn give_back(&self, home: Home) {
+        if home.count > 0 {
+            let source = &self.sources[usize::from(home.source)];
+            source.shared.give_taken(home.first, home.count);
+        }
+    }
+
+    /// Nothing will be returned any more: takes home what is out.
+    pub(crate) fn take_all_home(&mut self) {
+        let mut home = Home::default();
+        for slot in 0..self.owners.len() {
+            self.take_home(slot, &mut home);
+        }
+        self.give_back(home);
+    }
+}
+
+impl Source {
+    /// Whether its port has gone and nothing of it is out.
+    fn is_over(&self) -> bool {
+        Rc::strong_count(&self.shared) == 1 && self.shared.nothing_is_held()
+    }
+}
