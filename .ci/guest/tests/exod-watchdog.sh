@@ -1,0 +1,49 @@
+#!/bin/sh
+# guest: systemd kernels=6.1,6.12 hugepages=64 timeout_s=120
+# files: systemd .ci/guest/lib
+# An exod that hangs is noticed by systemd and started again, and what it had changed is put back.
+set -eu
+. "$GUEST_FILES/.ci/guest/lib/exod.sh"
+pages_before=$(pages)
+
+install_exod <<'TOML'
+[pool]
+raise_hugepages = 80
+[[rule]]
+user = "root"
+admin = true
+TOML
+mkdir -p /etc/systemd/system/exod.service.d
+printf '[Service]\nWatchdogSec=3s\nWatchdogSignal=SIGKILL\n' >/etc/systemd/system/exod.service.d/soon.conf
+systemctl daemon-reload
+systemctl start exod.service
+pid=$(show exod.service MainPID)
+await sh -c "[ \$(cat /proc/sys/vm/nr_hugepages) -gt $pages_before ]"
+
+# It pings: no restart in more than the watchdog's time.
+sleep 4
+[ "$(show exod.service MainPID)" = "$pid" ] || fail "it was ended though it turns"
+
+kill -STOP "$pid"
+restarted() { [ "$(show exod.service NRestarts)" -ge 1 ] && [ "$(show exod.service ActiveState)" = active ]; }
+await restarted
+[ "$(show exod.service MainPID)" != "$pid" ] || fail "the same process"
+exo status >/dev/null
+
+remove_exod
+[ "$(pages)" = "$pages_before" ] || fail "hugepages: $(pages), $pages_before before"
+
+# The same when nobody starts it again.
+install_exod <<'TOML'
+[pool]
+raise_hugepages = 80
+TOML
+mkdir -p /etc/systemd/system/exod.service.d
+printf '[Service]\nRestart=no\n' >/etc/systemd/system/exod.service.d/once.conf
+systemctl daemon-reload
+systemctl start exod.service
+await sh -c "[ \$(cat /proc/sys/vm/nr_hugepages) -gt $pages_before ]"
+kill -KILL "$(show exod.service MainPID)"
+await sh -c '[ "$(systemctl is-active exod.service)" = failed ]'
+[ "$(pages)" = "$pages_before" ] || fail "hugepages after a kill: $(pages), $pages_before before"
+remove_exod
