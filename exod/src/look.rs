@@ -89,7 +89,7 @@ mod tests {
     fn send(file: &OwnedFd, count: u64, ago: u64) {
         let slots = 1 << LOG2;
         for at in count.saturating_sub(slots)..count {
-            let lap = if at / slots % 2 == 0 {
+            let lap = if (at / slots).is_multiple_of(2) {
                 Descriptor::LAP
             } else {
                 0

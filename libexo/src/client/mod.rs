@@ -100,6 +100,16 @@ impl Client {
         Client::over(connect::from_environment(ANSWER_TIMEOUT)?)
     }
 
+    /// As [`Client::connect`], or without a path as [`Client::connect_default`], waiting at most
+    /// `timeout` for the connection, the hello, and each answer after it.
+    pub fn connect_within(path: Option<&Path>, timeout: Duration) -> Result<Client> {
+        let socket = match path {
+            Some(path) => connect::to_path(path, timeout)?,
+            None => connect::from_environment(timeout)?,
+        };
+        Client::over_with(socket, Some(timeout))
+    }
+
     /// Begins a session over a connected `SOCK_SEQPACKET` socket.
     pub fn over(socket: OwnedFd) -> Result<Client> {
         Client::over_with(socket, Some(ANSWER_TIMEOUT))
