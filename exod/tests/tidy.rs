@@ -103,7 +103,7 @@ const TOP: [&str; 14] = [
 /// What may be missing of it.
 const OPTIONAL: [&str; 2] = ["CHANGELOG.md", "target"];
 
-const CRATES: [&str; 5] = ["bench", "examples", "exod", "libexo", "libos"];
+const CRATES: [&str; 6] = [".ci/guest", "bench", "examples", "exod", "libexo", "libos"];
 
 /// Words that mark unfinished work, and those that speak of how the project is made. Broken in two
 /// so that this file does not have them.

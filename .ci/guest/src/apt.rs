@@ -31,11 +31,13 @@ const QEMU: [&str; 3] = [
 ];
 
 /// The systemd root: what every Debian has, systemd, and what tests and people look around with.
-const SYSTEMD: [&str; 9] = [
+const SYSTEMD: [&str; 10] = [
     "?essential",
     // Instead of a program that merges directories, and its Perl.
     "usr-is-merged",
     "systemd-sysv",
+    // systemd-run and systemctl talk through it for anything but the simplest.
+    "dbus",
     "kmod",
     "iproute2",
     "procps",

@@ -1,7 +1,7 @@
 //! The two user spaces of guests, as cpio archives.
 //!
-//! Both come from unpacked packages alone: no maintainer script runs, so nobody needs to be root or to
-//! enter the root that is being made. What those scripts would have written and guests need is
+//! Both come from unpacked packages alone: no maintainer script runs, so nobody needs to be root or
+//! to enter the root that is being made. What those scripts would have written and guests need is
 //! written here, and the package database says that all is installed: tests can install, upgrade
 //! and remove packages on top of it.
 
@@ -76,8 +76,9 @@ const MASKED: [&str; 18] = [
     "systemd-update-utmp.service",
 ];
 
-const LEAN_USERS: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
-const LEAN_GROUPS: &str = "root:x:0:\nnogroup:x:65534:\n";
+const LEAN_USERS: &str = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/sh\n\
+    nobody:x:65534:65534:nobody:/:/bin/sh\n";
+const LEAN_GROUPS: &str = "root:x:0:\ndaemon:x:1:\nnogroup:x:65534:\n";
 
 /// The static busybox, which is the lean root. It runs here, too, to say what it can do.
 pub fn busybox(cache: &Cache, packages: &Packages) -> anyhow::Result<PathBuf> {
@@ -105,7 +106,7 @@ pub fn prepare(
         Root::Lean => "lean",
         Root::Systemd => "systemd",
     };
-    let own = [FORM, name, INIT, SERVICE, TARGET];
+    let own = [FORM, name, INIT, SERVICE, TARGET, LEAN_USERS];
     let made_of = own
         .into_iter()
         .chain(packages.systemd.iter().map(String::as_str));

@@ -118,7 +118,7 @@ Examples:
   cargo guest systemd --kernel 6.12            tests with systemd in their name, on one
   cargo guest --run 'systemctl status; uname -r'
   cargo guest --shell                          look around in a Debian with systemd
-  cargo guest --shell NAME                     ... in the guest of a test: /guest/tests/NAME.sh runs it
+  cargo guest --shell NAME                     ... in the guest of a test; /guest/tests has it
 
 A test is a script in .ci/guest/tests. Its first comments say what it needs:
   # guest: systemd kernels=6.1,6.12 cpus=2 memory_mib=1280 hugepages=128 timeout_s=60 alone
@@ -135,7 +135,7 @@ Files:
 
 Environment:
   EXO_GUEST_CACHE     another place for the cache (else XDG_CACHE_HOME/exo-guest)
-  EXO_GUEST_MIRROR    http://HOST, which has /debian and /debian-security (else this machine's mirror)
+  EXO_GUEST_MIRROR    http://HOST with /debian and /debian-security (else this machine's mirror)
 
 Exit codes:
   0    nothing failed; with --shell, the shell's own

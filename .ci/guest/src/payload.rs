@@ -68,7 +68,7 @@ impl Programs {
         let wanted: BTreeSet<&Binary> = tests.iter().flat_map(|test| &test.binaries).collect();
         let mut tested = Vec::new();
         if !wanted.is_empty() {
-            // The whole workspace, so that features and thus builds are those of a plain `cargo test`.
+            // The whole workspace, so that features and builds are those of a plain `cargo test`.
             let mut arguments = vec!["test", "--no-run", "--workspace"];
             arguments.extend(wanted.iter().flat_map(|binary| ["--test", &*binary.test]));
             tested = cargo(project, &arguments)?;
@@ -155,8 +155,8 @@ impl Programs {
         tree.copy(path, from)
     }
 
-    /// A test binary finds what cargo gives it: its package's directory and data, and programs at the
-    /// paths they were built at, which are the released ones here.
+    /// A test binary finds what cargo gives it: its package's directory and data, and programs at
+    /// the paths they were built at, which are the released ones here.
     fn add_test_binary(
         &self,
         tree: &mut Tree,

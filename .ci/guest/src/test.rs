@@ -11,8 +11,8 @@
 //! # One line that says what holds when it passes.
 //! ```
 //!
-//! Only the line `guest:` with the root must be there. Tests that ask for the same machine share one
-//! boot, in the order of their names, unless one wants to be alone.
+//! Only the line `guest:` with the root must be there. Tests that ask for the same machine share
+//! one boot, in the order of their names, unless one wants to be alone.
 
 #![forbid(unsafe_code)]
 
