@@ -4,10 +4,13 @@
 # host: .ci/package
 # The package: installed, started, used by unprivileged services, upgraded, removed, purged, and nothing is left.
 set -eu
-cd /guest/files/target/debian
+cd "$GUEST_FILES/target/debian"
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 step() { echo "== $*"; }
+# `!` does not end a script under -e.
+gone() { if "$@"; then echo "still there: $*"; exit 1; fi; }
+pgrep_exod() { grep -lx exod /proc/[0-9]*/comm 2>/dev/null; }
 
 # All that a package could leave behind. What dpkg, systemd and the journal keep for themselves is not ours.
 everything() {
@@ -73,8 +76,8 @@ step remove
 dpkg --remove exo-examples exod >>/tmp/dpkg
 [ ! -e /run/exod/exod.sock ]
 [ -e /etc/exo/exod.toml ]
-! systemctl is-active --quiet exod.service
-! pidof exod
+gone systemctl is-active --quiet exod.service
+gone pgrep_exod
 
 step purge
 dpkg --purge exo-examples exod >>/tmp/dpkg

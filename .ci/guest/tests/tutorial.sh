@@ -4,7 +4,7 @@
 # host: .ci/package
 # The tutorial's part under systemd, command by command, ends with packets between two services and nothing left.
 set -eu
-cd /guest/files
+cd "$GUEST_FILES"
 # The daemon under test is the package's, not one that lies beside this script.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
@@ -24,6 +24,7 @@ sed 's/^/| /' /tmp/said
 grep -q '^a producer is here$' /tmp/said
 grep -q '^the producer left$' /tmp/said
 grep -Eq '^[1-9][0-9]* packets, 0 missing, 0 damaged$' /tmp/said
-! grep -E '[1-9][0-9]* damaged' /tmp/said
-! getent group exo
-! command -v exod
+gone() { if "$@"; then echo "still there: $*"; exit 1; fi; }
+gone grep -E '[1-9][0-9]* damaged' /tmp/said
+gone getent group exo
+gone test -e /usr/sbin/exod
