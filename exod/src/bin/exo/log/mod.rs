@@ -110,9 +110,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Where the trail is when nobody says.
 fn configured() -> PathBuf {
-    let config = Config::load(Path::new(CONFIG_PATH)).ok();
-    config
-        .and_then(|config| config.audit)
+    let loaded = Config::load(Path::new(CONFIG_PATH)).ok();
+    loaded
+        .and_then(|loaded| loaded.config.audit)
         .unwrap_or_else(|| AUDIT_PATH.into())
 }
 
