@@ -15,8 +15,8 @@ commands=$(awk '
     inside { print }' docs/tutorial.md)
 # The host ran the first of them: this script says so above.
 [ "$(echo "$commands" | sed -n 1p)" = .ci/package ]
-echo "$commands" | sed 1d >/tmp/tutorial
-sh -eux /tmp/tutorial >/tmp/said 2>/tmp/commands || { cat /tmp/commands /tmp/said; exit 1; }
+echo "$commands" | sed 1d >/tmp/commands.sh
+sh -eux /tmp/commands.sh >/tmp/said 2>/tmp/trace || { cat /tmp/trace /tmp/said; exit 1; }
 sed 's/^/| /' /tmp/said
 
 [ "$(grep -c '^active$' /tmp/said)" = 2 ]
