@@ -157,6 +157,9 @@ unsafe fn fill_words(ptr: *mut u8, len: usize, seq: u64) {
         };
         value = value.wrapping_add(STEP);
     }
+    if len.is_multiple_of(WORD) {
+        return;
+    }
     let tail = value.to_le_bytes();
     // SAFETY: the last len % 8 bytes lie inside the `len` bytes, and `tail` has 8.
     unsafe {

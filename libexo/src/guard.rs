@@ -174,6 +174,14 @@ impl Registration {
     }
 }
 
+impl Registration {
+    /// The counter behind [`Registration::losses`], for those who look often. It is the range's own
+    /// for as long as the registration is.
+    pub(crate) fn count(&self) -> &'static AtomicU64 {
+        self.losses
+    }
+}
+
 impl Drop for Registration {
     fn drop(&mut self) {
         // First, so that the slot's next range begins without losses.

@@ -193,6 +193,30 @@ impl Mempool {
         }
     }
 
+    /// Takes the next buffer for a packet of `len` bytes and lets `fill` write it: in flight when
+    /// that says true, else free again. None as well when there is no buffer.
+    #[inline]
+    pub(crate) fn fill_next(
+        &self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<bool>,
+    ) -> Result<Option<InFlight>> {
+        let inner = self.inner();
+        assert!(len <= inner.buffers.stride());
+        let Some(line) = inner.take() else {
+            return Ok(None);
+        };
+        let buffer = inner.buffers.pointer(line).as_ptr();
+        // SAFETY: the buffer was free, so it is nobody else's; `len` bytes fit, as asserted.
+        match fill(unsafe { std::slice::from_raw_parts_mut(buffer, len) }) {
+            Ok(true) => Ok(Some(InFlight::new(line))),
+            refused => {
+                inner.put(line);
+                refused.map(|_| None)
+            }
+        }
+    }
+
     /// Takes back buffers of this pool that came home, as long as `next` gives some. The port keeps
     /// them by pool; what can't be this one's is left to leak: better lost than shared.
     #[inline]

@@ -172,26 +172,41 @@ impl<S: Slots> Consumer<S> {
         ((entry ^ lap_of(position, self.lap_shift)) & Descriptor::LAP == 0).then_some(entry)
     }
 
-    /// Looks at up to `max` entries that have been written and hands each to `f`, which says
-    /// whether to go on. Each is read once. What they stand for may be read after this.
+    /// Looks at entries that have been written, from `ahead` of the next one on and less than
+    /// `max`, and hands each to `f`, which says whether to go on. Each is read once. What they stand
+    /// for may be read after this.
     #[inline]
-    pub fn scan(&self, max: u32, mut f: impl FnMut(u32, u64) -> bool) {
-        let Consumer {
-            slots,
-            mask,
-            lap_shift,
-            next,
-        } = self;
-        let (mask, lap_shift, next) = (*mask, *lap_shift, *next);
-        for ahead in 0..max.min(mask + 1) {
-            let position = next.wrapping_add(ahead);
-            let entry = slots.glance((position & mask) as usize);
-            let written = (entry ^ lap_of(position, lap_shift)) & Descriptor::LAP == 0;
-            if !written || !f(ahead, entry) {
+    pub fn scan(&self, ahead: u32, max: u32, mut f: impl FnMut(u32, u64) -> bool) {
+        let max = max.min(self.mask + 1);
+        let mut at = ahead;
+        while at < max {
+            let fresh = self.skim(at, max - at, |ahead, entry| {
+                entry & Descriptor::LAP == 0 && f(ahead, entry)
+            });
+            at += fresh;
+            if at & self.mask != self.next.wrapping_neg() & self.mask || fresh == 0 {
                 break;
             }
         }
-        slots.settle();
+        self.slots.settle();
+    }
+
+    /// Looks at up to `max` entries in a row, as far as the ring's end, and hands each to `f` with
+    /// its lap bit cleared when it was written and set when it was not: so `f`, which says whether to
+    /// go on, can test that bit with others at once. How many it went over. Settle before what they
+    /// stand for is read.
+    #[inline(always)]
+    pub fn skim(&self, ahead: u32, max: u32, mut f: impl FnMut(u32, u64) -> bool) -> u32 {
+        let position = self.next.wrapping_add(ahead);
+        let first = position & self.mask;
+        let lap = lap_of(position, self.lap_shift);
+        let count = max.min(self.mask + 1 - first);
+        for k in 0..count {
+            if !f(ahead + k, self.slots.glance((first + k) as usize) ^ lap) {
+                return k;
+            }
+        }
+        count
     }
 
     /// Steps over `count` entries that were peeked.

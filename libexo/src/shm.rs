@@ -28,7 +28,7 @@ use crate::ring::Slots;
 use crate::status::StatusWord;
 
 mod bytes;
-pub use bytes::PeerBytes;
+pub use bytes::{LineReader, PeerBytes};
 
 /// Who may write a mapping from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,10 @@ pub enum Access {
 pub struct Mapping {
     /// Before `map`, since fields are dropped in this order. None when the registry is full: a
     /// loss kills then, as it does without the guard.
+    #[expect(dead_code, reason = "held for its drop")]
     guard: Option<crate::guard::Registration>,
+    /// What the guard counts, or nothing for ever: looked at after every look at the bytes.
+    losses: &'static AtomicU64,
     map: MmapRaw,
     access: Access,
     /// The capability on it, where exod may take it while we look: what is taken can turn into
@@ -56,6 +59,9 @@ pub struct Mapping {
     #[expect(dead_code, reason = "held for its drop")]
     unit: Option<GivenBack>,
 }
+
+/// The count of a mapping that is not guarded.
+static NO_LOSSES: AtomicU64 = AtomicU64::new(0);
 
 /// A unit that is given back when this is dropped. It keeps the session, without which there would
 /// be no memory either.
@@ -136,8 +142,10 @@ impl Mapping {
         // order of fields). What a peer writes is only read as `PeerBytes` and atomics, and what
         // is ours alone is lost only when exod revokes it: the port's next call reports that.
         let guard = unsafe { crate::guard::register(first, bytes, page_bytes) }.ok();
+        let losses = guard.as_ref().map_or(&NO_LOSSES, |guard| guard.count());
         Ok(Mapping {
             guard,
+            losses,
             map,
             access,
             capability: None,
@@ -150,7 +158,8 @@ impl Mapping {
     #[inline]
     pub fn is_intact(&self) -> bool {
         // Both are read after whatever was read before: each begins with, or is, an acquire.
-        self.guard.as_ref().is_none_or(|guard| guard.losses() == 0)
+        fence(Ordering::Acquire);
+        self.losses.load(Ordering::Relaxed) == 0
             && self
                 .capability
                 .as_ref()
@@ -380,22 +389,96 @@ impl Segments {
         self.maps.get(index).and_then(OnceCell::get)
     }
 
-    /// Whether a descriptor is well formed, points at something, and does so inside a mapped
-    /// segment. Brings its first line near.
+    /// What a descriptor points at, if it is well formed, points at something, and does so inside a
+    /// mapped segment. Brings its first line near.
     #[inline]
-    pub fn admit(&self, descriptor: Descriptor) -> bool {
-        let (base, len) = self.views[descriptor.segment() % SEGMENTS_MAX].get();
-        let (from, count) = (descriptor.offset(), descriptor.len());
-        // A hint: it may name anything.
-        prefetch_read(base.as_ptr().wrapping_add(from));
-        (count != 0) & (from + count <= len) & descriptor.well_formed()
+    pub fn admit(&self, descriptor: Descriptor) -> Option<Piece> {
+        self.view(descriptor.segment()).admit(descriptor)
     }
 
-    /// What a descriptor that was [admitted](Segments::admit) points at; none for others.
+    /// Where a segment is, for many descriptors that point into it.
     #[inline]
-    pub fn bytes(&self, descriptor: Descriptor) -> Option<PeerBytes<'_>> {
-        let map = self.maps[descriptor.segment() % SEGMENTS_MAX].get()?;
-        map.peer_bytes(descriptor.offset(), descriptor.len())
+    pub(crate) fn view(&self, segment: usize) -> View {
+        let (base, len) = self.views[segment % SEGMENTS_MAX].get();
+        View { base, len }
+    }
+
+    /// The bytes of a piece that was [admitted](Segments::admit) here.
+    #[inline]
+    pub fn bytes(&self, piece: Piece) -> Option<PeerBytes<'_>> {
+        let index = piece.segment() % SEGMENTS_MAX;
+        let map = self.maps[index].get()?;
+        let (base, len) = self.views[index].get();
+        if piece.offset() + piece.len() > len {
+            return None;
+        }
+        // SAFETY: the piece lies inside the view, which is that of `map`: both are set once.
+        Some(unsafe { PeerBytes::new(map, base.add(piece.offset()), piece.len()) })
+    }
+}
+
+/// Where a segment is. Nothing is read through it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl View {
+    /// As [`Segments::admit`], for a descriptor of this segment.
+    #[inline(always)]
+    pub(crate) fn admit(self, descriptor: Descriptor) -> Option<Piece> {
+        let (from, count) = (descriptor.offset(), descriptor.len());
+        // A hint: it may name anything.
+        prefetch_read(self.base.as_ptr().wrapping_add(from));
+        let good = (count != 0) & (from + count <= self.len) & descriptor.well_formed();
+        good.then_some(Piece::new(descriptor))
+    }
+}
+
+/// Where a descriptor points, checked and decoded once: the descriptor with its offset in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece(u64);
+
+impl Piece {
+    const OFFSET: u64 = (1 << 30) - 1;
+
+    /// Where no piece is yet.
+    pub(crate) const NONE: Piece = Piece(0);
+
+    #[inline(always)]
+    fn new(descriptor: Descriptor) -> Piece {
+        let fields = descriptor.0 & !Self::OFFSET & !Descriptor::LAP;
+        Piece(fields | descriptor.offset() as u64)
+    }
+
+    /// First byte, from the segment's start.
+    #[inline]
+    pub fn offset(self) -> usize {
+        (self.0 & Self::OFFSET) as usize
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn len(self) -> usize {
+        Descriptor(self.0).len()
+    }
+
+    /// Whether there is no byte in it: never, once it was admitted.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The segment that it is in.
+    #[inline]
+    pub fn segment(self) -> usize {
+        Descriptor(self.0).segment()
+    }
+
+    /// Whether its packet goes on with another.
+    #[inline]
+    pub fn more(self) -> bool {
+        Descriptor(self.0).more()
     }
 }
 

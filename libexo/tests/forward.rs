@@ -7,7 +7,8 @@ use exod::Embedded;
 use exod::config::Config;
 use exod::frames::PageChoice;
 use libexo::abi::port::{CHAIN_MAX, Descriptor, PortFlags};
-use libexo::port::{Port, PortConfig, RxPacket};
+use libexo::abi::wire::ErrorCode;
+use libexo::port::{Forwarded, Port, PortConfig, RxPacket};
 use libexo::{Client, Error};
 
 mod raw_peer;
@@ -434,4 +435,145 @@ fn segments_added_later_are_fetched_when_needed() {
     }
     all_home(&mut line.source, "the first pool");
     all_home(&mut line.outward, "the headers");
+}
+
+/// Sends on a burst with a header of four bytes in place of the first ten.
+fn relay(line: &mut Line, max: usize, keep: impl Fn(u8) -> bool) -> Forwarded {
+    let done = line
+        .outward
+        .forward_burst(&mut line.inward, max, 4, 10, |packet, head| {
+            let [first] = packet.bytes().head()?;
+            head.copy_from_slice(b"head");
+            Ok(keep(first))
+        });
+    done.expect("alive")
+}
+
+#[test]
+fn bursts_are_sent_on_as_single_packets_are() {
+    let exod = exod();
+    let mut line = Line::new(&exod, 6);
+    // More than the return ring's laps, so that slots of all three rings wrap.
+    for round in 0..200usize {
+        let count = 1 + (round % 20) as u8;
+        line.send(count);
+        let done = relay(&mut line, 64, |k| k % 3 != 2);
+        let kept: Vec<u8> = (0..count).filter(|k| k % 3 != 2).collect();
+        let (received, sent) = (usize::from(count), kept.len());
+        assert_eq!(done, Forwarded { received, sent });
+        let taken = take(&mut line.sink, 64);
+        assert_eq!(taken.len(), kept.len());
+        for (packet, k) in taken.iter().zip(kept) {
+            Line::expect(packet, k);
+        }
+        drop(taken);
+        line.settle();
+        all_home(&mut line.source, "a round");
+        all_home(&mut line.outward, "a round");
+    }
+    assert_eq!(relay(&mut line, 64, |_| true), Forwarded::default());
+}
+
+/// What can't be sent at once stays where it is: nothing is received that finds no room.
+#[test]
+fn a_burst_is_no_longer_than_what_there_is_room_for() {
+    let exod = exod();
+    let mut line = Line::new(&exod, 4);
+    line.send(12);
+    // Two slots each, of sixteen.
+    assert_eq!(relay(&mut line, 64, |_| true).sent, 8);
+    assert_eq!(relay(&mut line, 64, |_| true), Forwarded::default());
+    let mut seen = take(&mut line.sink, 64);
+    assert_eq!(seen.len(), 8);
+    seen.clear();
+    line.settle();
+    assert_eq!(relay(&mut line, 64, |_| true).sent, 4);
+    for (packet, k) in take(&mut line.sink, 64).iter().zip(8..) {
+        Line::expect(packet, k);
+    }
+    line.settle();
+    all_home(&mut line.source, "the rest");
+}
+
+#[test]
+fn an_error_of_the_rewriter_ends_the_turn_and_loses_no_slot() {
+    let exod = exod();
+    let mut line = Line::new(&exod, 5);
+    line.send(9);
+    let mut seen = 0;
+    let turn = line
+        .outward
+        .forward_burst(&mut line.inward, 64, 4, 10, |packet, head| {
+            seen += 1;
+            head.copy_from_slice(b"head");
+            // Longer than the packet is.
+            let long = packet.bytes().head::<200>();
+            if seen == 4 {
+                long.map(|_| true)
+            } else {
+                Ok(true)
+            }
+        });
+    assert!(matches!(turn, Err(Error::WrongSize { .. })), "{turn:?}");
+    assert_eq!(seen, 4, "nothing is asked after an error");
+    let taken = take(&mut line.sink, 64);
+    assert_eq!(taken.len(), 3);
+    drop(taken);
+    line.settle();
+    all_home(&mut line.source, "after the error");
+    all_home(&mut line.outward, "after the error");
+}
+
+/// The source sends from memory that it does not share: the forwarder drops it and goes on.
+#[test]
+fn what_can_not_be_sent_on_is_dropped() {
+    let exod = exod();
+    let (first, second, third) = (connect(&exod), connect(&exod), connect(&exod));
+    let waiting = Port::create(&first, "in", config(6)).expect("a port");
+    let raw = RawPeer::join(connect(&exod), "in", 1, PortFlags::SHARE);
+    let raw = raw.expect("a frame, and a port that waits");
+    let mut inward = waiting.ready(SOON).expect("joined");
+    let (mut outward, mut sink) = port(&first, &third, "out", 6);
+    let base = raw.layout.packets;
+    // As many pieces as a packet may have, and no room for a header before them; then two pieces of
+    // which the skipped bytes are the first; then one that is all header.
+    let mut position = 0;
+    let mut send = |len: usize, more: bool| {
+        let d = Descriptor::new(0, base + 64 * position as usize, len, more);
+        raw.send(position, d);
+        position += 1;
+    };
+    (0..CHAIN_MAX).for_each(|k| send(20, k + 1 < CHAIN_MAX));
+    send(10, true);
+    send(7, false);
+    send(10, false);
+    let done = outward.forward_burst(&mut inward, 64, 4, 10, |_, head| {
+        head.copy_from_slice(b"head");
+        Ok(true)
+    });
+    let (received, sent) = (3, 1);
+    assert_eq!(done.expect("alive"), Forwarded { received, sent });
+    let taken = take(&mut sink, 64);
+    assert_eq!(
+        taken
+            .iter()
+            .map(|p| (p.view().piece_count(), p.view().len()))
+            .collect::<Vec<_>>(),
+        [(2, 11)]
+    );
+    drop((taken, second));
+    // A source that does not share at all is told so.
+    let plain = PortConfig {
+        share: false,
+        ..config(6)
+    };
+    let waiting = Port::create(&first, "closed", plain).expect("a port");
+    let mut closed = Port::join(&third, "closed", plain).expect("it waits");
+    let mut source = waiting.ready(SOON).expect("joined");
+    source.send_with(1, 64, |_, b| b.fill(1)).expect("credit");
+    let refused = sink.forward_burst(&mut closed, 64, 4, 10, |_, _| Ok(true));
+    assert_eq!(
+        refused.expect_err("not shared").code(),
+        Some(ErrorCode::Rights)
+    );
 }

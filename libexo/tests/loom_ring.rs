@@ -153,7 +153,7 @@ fn receiver(descriptors: Words, returns: Words, buffers: Buffers, burst: u32, lo
         let mut found = Vec::new();
         match look {
             Look::Peek => found.extend((0..burst).map_while(|ahead| ring.peek(ahead))),
-            Look::Scan => ring.scan(burst, |_, entry| {
+            Look::Scan => ring.scan(0, burst, |_, entry| {
                 found.push(entry);
                 true
             }),

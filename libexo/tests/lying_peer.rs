@@ -11,6 +11,7 @@ use fastrand::Rng;
 use libexo::abi::port::{CHAIN_MAX, Descriptor, PIECE_LEN_MAX, PortFlags, Return, SLEEP_WORD};
 use libexo::abi::status::Status;
 use libexo::port::{Port, PortConfig, RxPacket};
+use libexo::shm::LineReader;
 use libexo::{Client, Error, Result};
 
 mod raw_peer;
@@ -59,6 +60,21 @@ fn send(port: &mut Port, count: usize) -> usize {
         .expect("an honest send")
 }
 
+/// Counts bytes, and words whose bytes are not all the same.
+#[derive(Default)]
+struct Lines {
+    bytes: usize,
+    torn: usize,
+}
+
+impl LineReader for Lines {
+    fn line(&mut self, words: [u64; 8], len: usize) {
+        let torn = |word: &&u64| **word != (**word & 0xff) * 0x0101_0101_0101_0101;
+        self.bytes += len;
+        self.torn += words.iter().filter(torn).count();
+    }
+}
+
 /// Receives once and reads every byte of every packet: how many packets.
 fn receive(port: &mut Port) -> Result<usize> {
     let mut bytes = Vec::new();
@@ -67,8 +83,8 @@ fn receive(port: &mut Port) -> Result<usize> {
         bytes.clear();
         let len = packet.append_to(&mut bytes)?;
         assert!(len == packet.len() && len == bytes.len() && len > 0);
-        let read = packet.bytes().fold_lines(0, |n, _, count| n + count)?;
-        assert_eq!(read, packet.bytes().len());
+        let lines = packet.bytes().read_lines(Lines::default())?;
+        assert_eq!(lines.bytes, packet.bytes().len());
         seen += 1;
     }
     Ok(seen)
@@ -448,11 +464,8 @@ fn bytes_that_change_while_they_are_read() {
             let mut burst = port.receive_burst(1).expect("a good packet");
             let packet = burst.next().expect("it was sent");
             // Aligned words are not torn: all bytes of one are the same.
-            let whole = |word: &&u64| **word == (**word & 0xff) * 0x0101_0101_0101_0101;
-            let torn = packet.bytes().fold_lines(0, |n, line, _| {
-                n + line.len() - line.iter().filter(whole).count()
-            });
-            assert_eq!(torn.expect("alive"), 0);
+            let lines = packet.bytes().read_lines(Lines::default()).expect("alive");
+            assert_eq!(lines.torn, 0);
             let [head] = packet.bytes().head::<1>().expect("long enough");
             std::hint::black_box(head);
         }

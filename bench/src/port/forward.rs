@@ -8,7 +8,6 @@
 
 use anyhow::{Context, Result};
 use libexo::port::Port;
-use libexo::shm::PeerBytes;
 use libexo::{Client, Error};
 use serde_json::json;
 
@@ -57,12 +56,8 @@ pub(super) fn work(mut job: Job, mut link: Link) -> Result<Report> {
             let mut port = Port::join(&client, OUT, config)?;
             let meter = link.ready(json!({}))?;
             match job.plan.size {
-                64 => sink(64, &job, meter, &mut port, |payload, seq| {
-                    let mut copy = [0; 64 - HEADER_BYTES];
-                    let copied = payload.copy_to(&mut copy)?;
-                    Ok(copied == copy.len() && pattern::check(&copy, seq))
-                }),
-                size => sink(size, &job, meter, &mut port, check_peer),
+                64 => sink(64, &job, meter, &mut port),
+                size => sink(size, &job, meter, &mut port),
             }
         }
     }?;
@@ -125,13 +120,7 @@ fn forward(mut meter: Meter, mut from: Port, mut to: Port) -> Result<Report> {
 }
 
 #[inline(always)]
-fn sink(
-    size: usize,
-    job: &Job,
-    mut meter: Meter,
-    port: &mut Port,
-    is_payload: impl Fn(PeerBytes<'_>, u64) -> Result<bool>,
-) -> Result<Report> {
+fn sink(size: usize, job: &Job, mut meter: Meter, port: &mut Port) -> Result<Report> {
     while meter.running() {
         let packets = match port.receive_burst(job.plan.burst) {
             Ok(packets) => packets,
@@ -157,7 +146,7 @@ fn sink(
                 && header[6..12] == FORWARDER
                 && header[12..] == ETHERTYPE
                 && payload.len() == size - HEADER_BYTES
-                && is_payload(payload, seq)?;
+                && check_peer(payload, seq)?;
             bad += u64::from(!good);
         }
         meter.sequence.saw_next(count);

@@ -90,7 +90,12 @@ fn config(size: usize, way: Way) -> PortConfig {
     let wanted = (BUFFERS_BYTES / buffer_len)
         .next_power_of_two()
         .trailing_zeros();
-    let ring_log2 = wanted.clamp(RING_LOG2_MIN, RING_LOG2_MAX);
+    let most = match way {
+        // Two slots for each packet, and two such ports in the forwarder's caches.
+        Way::Forward => RING_LOG2_MAX - 1,
+        _ => RING_LOG2_MAX,
+    };
+    let ring_log2 = wanted.clamp(RING_LOG2_MIN, most);
     let buffers_max = 1u32 << ring_log2;
     let bytes = Layout::new(ring_log2).packets + buffer_len * buffers_max as usize;
     PortConfig {

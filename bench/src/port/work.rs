@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use libexo::port::{PeerPacket, Port, PortConfig};
-use libexo::shm::PeerBytes;
+use libexo::shm::{LineReader, PeerBytes};
 use libexo::{Client, Error};
 use serde_json::json;
 
@@ -70,7 +70,7 @@ fn flood(size: usize, job: &Job, mut meter: Meter, port: &mut Port) -> Result<Re
     let mut seq = 0;
     while meter.running() {
         let sent = port.send_with(burst, size, |k, packet| {
-            pattern::fill(packet, seq + u64::from(k))
+            pattern::fill(&mut packet[..size], seq + u64::from(k))
         });
         match sent {
             Ok(0) => std::hint::spin_loop(),
@@ -148,7 +148,10 @@ fn is_packet(
                 .context("the port is not trusted after all")?;
             Ok(pattern::check(slice, seq))
         }
-        _ if packet.len() < COPY_MIN => check_peer(packet.bytes(), seq),
+        _ if size < COPY_MIN => {
+            let bytes = packet.bytes();
+            Ok(bytes.len() == size && check_peer(bytes, seq)?)
+        }
         _ => {
             let copied = packet.bytes().copy_to(scratch)?;
             Ok(pattern::check(&scratch[..copied], seq))
@@ -159,28 +162,34 @@ fn is_packet(
 /// Whether a peer's bytes are packet `seq`: each read once, none copied to memory.
 #[inline(always)]
 pub(super) fn check_peer(bytes: PeerBytes<'_>, seq: u64) -> Result<bool> {
-    let (_, difference) = bytes.fold_lines((seq, [0; 8]), compare)?;
-    Ok(difference.iter().fold(0, |a, b| a | b) == 0)
+    let comparison = bytes.read_lines(Comparison {
+        next: seq,
+        difference: [0; 8],
+    })?;
+    Ok(comparison.difference.iter().fold(0, |all, word| all | word) == 0)
 }
 
-/// Adds how a line differs from the one that is expected next.
-#[inline(always)]
-fn compare(
-    (seq, mut difference): (u64, [u64; 8]),
-    mut line: [u64; 8],
-    len: usize,
-) -> (u64, [u64; 8]) {
-    let mut expected = [seq; 8];
-    for (k, word) in expected.iter_mut().enumerate() {
-        *word = seq.wrapping_add(STEP.wrapping_mul(k as u64));
+/// Compares lines with those of one packet.
+struct Comparison {
+    next: u64,
+    difference: [u64; 8],
+}
+
+impl LineReader for Comparison {
+    #[inline(always)]
+    fn line(&mut self, mut line: [u64; 8], len: usize) {
+        let mut expected = [0; 8];
+        for (k, word) in expected.iter_mut().enumerate() {
+            *word = self.next.wrapping_add(STEP.wrapping_mul(k as u64));
+        }
+        if len < 64 {
+            keep(&mut line, &expected, len);
+        }
+        for k in 0..8 {
+            self.difference[k] |= line[k] ^ expected[k];
+        }
+        self.next = self.next.wrapping_add(STEP.wrapping_mul(8));
     }
-    if len < 64 {
-        keep(&mut line, &expected, len);
-    }
-    for k in 0..8 {
-        difference[k] |= line[k] ^ expected[k];
-    }
-    (seq.wrapping_add(STEP.wrapping_mul(8)), difference)
 }
 
 /// Makes what lies behind the first `len` bytes of the last line as expected: there is nothing.

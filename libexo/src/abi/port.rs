@@ -94,7 +94,8 @@ impl Descriptor {
     pub const LAP: u64 = 1 << Self::LAP_BIT;
     /// Its number.
     pub const LAP_BIT: u32 = 31;
-    const MORE: u64 = 1 << 30;
+    /// The bit that says that the packet goes on.
+    pub const MORE: u64 = 1 << 30;
     const RESERVED: u64 = !0 << 53;
 
     /// A descriptor without its lap. `offset` is in bytes and below 1 GiB; `len` at most 65,535.

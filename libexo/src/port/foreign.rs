@@ -87,19 +87,26 @@ impl Foreign {
 
     /// The number of a source.
     #[inline]
-    pub(crate) fn find(&self, shared: &Rc<Shared>) -> Option<usize> {
+    pub(crate) fn find(&self, shared: &Rc<Shared>) -> Option<u16> {
         let mut sources = self.sources.iter();
-        sources.position(|source| Rc::ptr_eq(&source.shared, shared))
+        let found = sources.position(|source| Rc::ptr_eq(&source.shared, shared));
+        found.map(|index| index as u16)
     }
 
     /// A source by its number.
     #[inline]
-    pub(crate) fn source(&mut self, index: usize) -> &mut Source {
-        &mut self.sources[index]
+    pub(crate) fn source(&mut self, index: u16) -> &mut Source {
+        &mut self.sources[usize::from(index)]
+    }
+
+    /// Our segments by those of a source.
+    #[inline]
+    pub(crate) fn segments(&self, source: u16) -> [u8; SEGMENTS_MAX] {
+        self.sources[usize::from(source)].segments
     }
 
     /// Makes a port a source; its number. One that is over makes room.
-    pub(crate) fn add_source(&mut self, shared: &Rc<Shared>, slots: u32) -> usize {
+    pub(crate) fn add_source(&mut self, shared: &Rc<Shared>, slots: u32) -> u16 {
         self.make_room(slots);
         let source = Source {
             shared: Rc::clone(shared),
@@ -107,16 +114,13 @@ impl Foreign {
             known: 0,
         };
         let mut sources = self.sources.iter();
-        match sources.position(Source::is_over) {
-            Some(index) => {
-                self.sources[index] = source;
-                index
-            }
-            None => {
-                self.sources.push(source);
-                self.sources.len() - 1
-            }
+        let place = sources.position(Source::is_over);
+        let index = place.unwrap_or(self.sources.len());
+        match place {
+            Some(index) => self.sources[index] = source,
+            None => self.sources.push(source),
         }
+        index as u16
     }
 
     pub(crate) fn set_pool(&mut self, slot: usize, pool: usize, buffer: InFlight) {
@@ -157,7 +161,8 @@ impl Foreign {
             } => {
                 let slots = self.sources[usize::from(source)].shared.slots();
                 let (first, count) = (u32::from(first), u32::from(count));
-                let follows = home.source == source && home.first + home.count & slots - 1 == first;
+                let follows =
+                    home.source == source && (home.first + home.count) & (slots - 1) == first;
                 if follows && home.count > 0 {
                     home.count += count;
                 } else {

@@ -1,15 +1,15 @@
 //! Forwarding: packets of one port sent on by another, their payload where it lies.
 //!
-//! What is sent is a header of this side's own and then the packet's pieces, or what is left of them
-//! behind the header that they came with, in their sender's memory. The peer reads that memory too,
-//! as a segment of this port: its sender must have opened its port with `share`. When the peer has
-//! returned a packet, its sender gets it back.
+//! What is sent is a header of this side's own and then the packet's pieces, or what is left of
+//! them behind the header that they came with, in their sender's memory. The peer reads that memory
+//! too, as a segment of this port: its sender must have opened its port with `share`. When the peer
+//! has returned a packet, its sender gets it back.
 
 #![forbid(unsafe_code)]
 
 use std::rc::Rc;
 
-use crate::abi::port::{CHAIN_MAX, Descriptor, SEGMENTS_MAX};
+use crate::abi::port::{CHAIN_MAX, SEGMENTS_MAX};
 use crate::error::{Error, Result};
 use crate::packet::Packet;
 use crate::shm::Words;
@@ -18,6 +18,10 @@ use super::foreign::Held;
 use super::rx::{PeerPacket, Room, RxPacket};
 use super::tx::{self, Tx};
 use super::{BURST_MAX, Port};
+
+/// How many headers ahead the memory for the next one is brought near: the peer read it last, so it
+/// must be taken away from there before it is written.
+const AHEAD: u32 = 8;
 
 /// What became of a burst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,41 +83,43 @@ impl Port {
             return Ok(Forwarded::default());
         }
         let tapped = self.tapped();
-        let segments = self.tx.foreign().source(source).segments;
-        let mut burst = from.rx.hand_over(slots, packets);
+        let Port {
+            tx, tap, client, ..
+        } = self;
+        let segments = tx.foreign().segments(source);
+        let (pool, mut burst) = (Rc::clone(tx.pool()), from.rx.hand_over(slots, packets));
         let (shared, mut sent, mut outcome) = (Rc::clone(burst.shared()), 0, Ok(()));
         while let Some((packet, first)) = burst.next_at() {
             let count = packet.piece_count() as u32;
-            let head = outcome
-                .is_ok()
-                .then(|| self.tx.pool().alloc(head_len))
-                .flatten()
-                .filter(|_| can_go(&packet, skip, &segments));
-            let written = head.map(|mut head| rewrite(&packet, &mut head).map(|go| (go, head)));
-            let head = match written {
-                Some(Ok((true, head))) => head,
-                refused => {
-                    shared.give(first, count);
-                    if let Some(Err(error)) = refused {
-                        outcome = Err(error);
-                    }
-                    continue;
+            pool.prefetch_next(AHEAD);
+            let go = outcome.is_ok() && can_go(&packet, skip, &segments);
+            let head = pool.fill_next(head_len, |head| {
+                let go = go && rewrite(&packet, head)?;
+                if tapped && go {
+                    tap.forwarded(client, head, &packet, skip);
                 }
-            };
-            if tapped {
-                self.tap.forwarded(&self.client, &head, &packet, skip);
+                Ok(go)
+            });
+            match head {
+                Ok(Some(head)) => {
+                    shared.hold(first, count, true);
+                    tx.draft_head(head, head_len);
+                    let held = Held {
+                        source,
+                        first,
+                        count,
+                    };
+                    tx.draft_rest(&packet, skip, held);
+                    sent += 1;
+                }
+                Ok(None) => shared.give(first, count),
+                Err(error) => {
+                    shared.give(first, count);
+                    outcome = Err(error);
+                }
             }
-            shared.hold(first, count, true);
-            let held = Held {
-                source: source as u16,
-                first,
-                count,
-            };
-            self.tx.draft_own(head, true)?;
-            draft_rest(&mut self.tx, &packet, skip, &segments, held);
-            sent += 1;
         }
-        self.tx.publish();
+        tx.publish();
         self.bells.ring_if_asleep();
         if from.rx.shared.take_news() {
             from.bells.ring_if_asleep();
@@ -152,17 +158,17 @@ impl Port {
 
     /// The number of `from` among our sources, with all of its segments that it may have.
     #[inline]
-    fn source(&mut self, from: &mut Port) -> Result<usize> {
+    fn source(&mut self, from: &mut Port) -> Result<u16> {
         match self.tx.foreign().find(&from.rx.shared) {
             Some(index) => {
                 let known = self.tx.foreign().source(index).known;
                 if known != from.rx.shared.segments.count() {
                     // What can't be shared is not sent on.
-                    let _ = self.share_from(from);
+                    let _ = self.share(from);
                 }
                 Ok(index)
             }
-            None => self.share_from(from),
+            None => self.share(from),
         }
     }
 
@@ -188,7 +194,7 @@ impl Port {
                 limit: 0,
             });
         };
-        let segments = self.tx.foreign().source(source).segments;
+        let segments = self.tx.foreign().segments(source);
         let (view, count) = (body.view(), rest_count(&body.view(), skip));
         refuse_reason(&view, skip, &segments)?;
         let credit = self.tx.credit(count + 1);
@@ -201,12 +207,12 @@ impl Port {
         }
         let (first, count) = body.slots();
         let held = Held {
-            source: source as u16,
+            source,
             first,
             count,
         };
         self.tx.draft_own(head, true)?;
-        draft_rest(&mut self.tx, &view, skip, &segments, held);
+        self.tx.draft_rest(&view, skip, held);
         self.tx.publish();
         body.into_held();
         Ok(None)
@@ -214,7 +220,11 @@ impl Port {
 
     /// Lets the peer read the packets that `from` receives, so that they can be sent on. The peer
     /// of `from` must have opened it with `share`. Forwarding a burst does this by itself.
-    pub fn share_from(&mut self, from: &mut Port) -> Result<usize> {
+    pub fn share_from(&mut self, from: &mut Port) -> Result<()> {
+        self.share(from).map(|_| ())
+    }
+
+    fn share(&mut self, from: &mut Port) -> Result<u16> {
         let slots = self.ring_slots();
         let known = from.rx.shared.segments.count();
         let foreign = self.tx.foreign();
@@ -237,27 +247,14 @@ impl Port {
 
 /// Pieces of a packet that have something behind byte `skip`.
 fn rest_count(packet: &PeerPacket<'_>, skip: usize) -> u32 {
-    rest_of(packet, skip).count() as u32
-}
-
-/// The pieces of a packet from byte `skip` on.
-#[inline]
-fn rest_of<'p>(packet: &PeerPacket<'p>, skip: usize) -> impl Iterator<Item = Descriptor> + use<'p> {
-    let mut skip = skip;
-    packet.descriptors().iter().filter_map(move |piece| {
-        let d = Descriptor(*piece);
-        let cut = skip.min(d.len());
-        skip -= cut;
-        let rest = Descriptor::new(d.segment() as u8, d.offset() + cut, d.len() - cut, true);
-        (d.len() > cut).then_some(rest)
-    })
+    packet.rest(skip).count() as u32
 }
 
 /// Whether a packet can be sent on without its first `skip` bytes.
 #[inline]
 fn can_go(packet: &PeerPacket<'_>, skip: usize, segments: &[u8; SEGMENTS_MAX]) -> bool {
-    match packet.descriptors() {
-        [piece] => packet.len() > skip && segments[Descriptor(*piece).segment()] != 0,
+    match packet.raw_pieces() {
+        [piece] => packet.len() > skip && segments[piece.segment()] != 0,
         _ => refuse_reason(packet, skip, segments).is_ok(),
     }
 }
@@ -284,7 +281,7 @@ fn refuse_reason(
             limit: CHAIN_MAX as u64,
         });
     }
-    let mut rest = rest_of(packet, skip);
+    let mut rest = packet.rest(skip);
     match rest.find(|piece| segments[piece.segment()] == 0) {
         None => Ok(()),
         Some(piece) => Err(Error::WrongSize {
@@ -292,26 +289,5 @@ fn refuse_reason(
             got: piece.segment() as u64,
             limit: 0,
         }),
-    }
-}
-
-/// Drafts what is left of a packet that [can go](can_go).
-#[inline]
-fn draft_rest(
-    tx: &mut Tx<Words>,
-    packet: &PeerPacket<'_>,
-    skip: usize,
-    segments: &[u8; SEGMENTS_MAX],
-    held: Held,
-) {
-    let mut rest = rest_of(packet, skip).peekable();
-    while let Some(piece) = rest.next() {
-        let last = rest.peek().is_none();
-        let ours = piece.in_segment(segments[piece.segment()]);
-        if last {
-            tx.draft_foreign(ours.without_more(), Some(held));
-        } else {
-            tx.draft_foreign(ours, None);
-        }
     }
 }

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use crate::abi::port::{CHAIN_MAX, Descriptor};
 use crate::error::{Error, Result};
 use crate::ring::Consumer;
-use crate::shm::{PeerBytes, Segments, Words};
+use crate::shm::{PeerBytes, Piece, Segments, Words};
 
 use super::returns::Returns;
 
@@ -134,9 +134,9 @@ impl Shared {
     }
 
     #[inline]
-    fn piece(&self, descriptor: u64) -> PeerBytes<'_> {
+    fn piece(&self, piece: Piece) -> PeerBytes<'_> {
         self.segments
-            .bytes(Descriptor(descriptor))
+            .bytes(piece)
             .expect("checked when it was received")
     }
 }
@@ -146,19 +146,27 @@ impl Shared {
 pub(crate) struct Rx {
     ring: Consumer<Words>,
     pub(crate) shared: Rc<Shared>,
-    /// The descriptors of this turn, as they were checked.
-    staged: Box<[u64; SLOTS_MAX]>,
+    /// The pieces of this turn, as they were checked.
+    staged: Box<[Piece; SLOTS_MAX]>,
     /// Where the last packet lay, and how far from the one before: a guess at the next.
-    last: Descriptor,
+    last: Piece,
     step: isize,
+    /// Slots of the last turn that brought any.
+    last_slots: u32,
     /// Turns without a packet, one after the other.
     empty_turns: u32,
 }
+
+/// After a turn of so few slots packets come one by one, each waited for.
+const GUESS_MAX: u32 = 2;
 
 /// Turns without a packet, of which one does all that a turn should, such as writing the returns
 /// that were held back. Those between look at the ring and the port's status alone, so that a
 /// packet is seen at once and a burst's returns cross as one run.
 const EMPTY_TURNS: u32 = 32;
+
+/// Bits of an entry that are zero when it is new and a packet of one piece in segment 0.
+const NOT_PLAIN: u64 = Descriptor::LAP | Descriptor::MORE | !0 << 48;
 
 /// What there is room for where packets are to go.
 #[derive(Clone, Copy)]
@@ -187,13 +195,14 @@ pub(crate) enum Staged {
 
 impl Rx {
     pub(crate) fn new(ring: Consumer<Words>, shared: Rc<Shared>) -> Rx {
-        let staged = Box::new([0; SLOTS_MAX]);
+        let staged = Box::new([Piece::NONE; SLOTS_MAX]);
         Rx {
             ring,
             shared,
             staged,
-            last: Descriptor(0),
+            last: Piece::NONE,
             step: 0,
+            last_slots: 0,
             empty_turns: 0,
         }
     }
@@ -228,18 +237,31 @@ impl Rx {
     pub(crate) fn stage(&mut self, max: usize, place: Room) -> Result<Staged> {
         self.shared.settle();
         let max = max.min(BURST_MAX) as u32;
-        let (mut slots, mut packets, mut fault) = (0, 0, None);
         let (segments, staged) = (&self.shared.segments, &mut self.staged);
+        // Most packets are one piece in the port's own segment: those at the front go by quickly.
+        let (view, most) = (segments.view(0), max.min(place.slots / (1 + place.heads)));
+        let plain = self.ring.skim(0, most, |ahead, entry| {
+            let piece = view.admit(Descriptor(entry));
+            piece.is_some_and(|piece| {
+                staged[ahead as usize] = piece;
+                entry & NOT_PLAIN == 0
+            })
+        });
+        let (mut slots, mut packets, mut fault) = (plain, plain, None);
         // Never more than the ring has: a writer that goes on writing while we read would lap us.
-        let room = if max == 0 { 0 } else { SLOTS_MAX as u32 };
-        self.ring.scan(room, |ahead, entry| {
+        let room = if plain == max {
+            plain
+        } else {
+            SLOTS_MAX as u32
+        };
+        self.ring.scan(plain, room, |ahead, entry| {
             let descriptor = Descriptor(entry);
-            if !segments.admit(descriptor) {
+            let Some(piece) = segments.admit(descriptor) else {
                 fault = Some(descriptor);
                 return false;
-            }
-            staged[ahead as usize] = entry;
-            if descriptor.more() {
+            };
+            staged[ahead as usize] = piece;
+            if piece.more() {
                 return ahead + 1 - slots < CHAIN_MAX as u32 || {
                     fault = Some(descriptor);
                     false
@@ -275,7 +297,7 @@ impl Rx {
             return Ok(Staged::UnknownSegment(segment));
         }
         Err(Error::PeerViolation(
-            if self.shared.segments.admit(descriptor) {
+            if self.shared.segments.admit(descriptor).is_some() {
                 "a chain that is too long"
             } else {
                 "a descriptor outside its segment"
@@ -286,13 +308,14 @@ impl Rx {
     /// Keeps what the next [`Rx::guess`] needs; refuses slots that are still held.
     #[inline]
     fn remember(&mut self, slots: u32) -> Result<()> {
-        let newest = Descriptor(self.staged[slots as usize - 1]);
+        let newest = self.staged[slots as usize - 1];
         let before = match slots {
             1 => self.last,
-            _ => Descriptor(self.staged[slots as usize - 2]),
+            _ => self.staged[slots as usize - 2],
         };
         self.step = newest.offset() as isize - before.offset() as isize;
         self.last = newest;
+        self.last_slots = slots;
         let first = self.ring.slot(0) as u32;
         if self.shared.held_count.get() != 0
             && (first..first + slots).any(|s| self.shared.is_held(s))
@@ -305,9 +328,13 @@ impl Rx {
     }
 
     /// Nothing there: brings the line near where the next packet probably will be, so that it
-    /// arrives in the same turn as its descriptor.
+    /// arrives in the same turn as its descriptor. Not after a burst: its sender writes the next
+    /// one now, and would have to fetch the line back.
     #[inline]
     fn guess(&self) {
+        if self.last_slots > GUESS_MAX {
+            return;
+        }
         let at = self.last.offset().wrapping_add_signed(self.step);
         if let Some(map) = self.shared.segments.get(self.last.segment())
             && let Some(bytes) = map.peer_bytes(at, 1)
@@ -339,7 +366,6 @@ impl Rx {
             shared: &self.shared,
             staged: &self.staged[..slots as usize],
             first,
-            next: 0,
             packets,
         }
     }
@@ -358,10 +384,10 @@ impl Rx {
 #[derive(Debug)]
 pub struct RxBurst<'p> {
     shared: &'p Rc<Shared>,
-    staged: &'p [u64],
+    /// Pieces of the packets that are still to come.
+    staged: &'p [Piece],
+    /// Position of the first of them.
     first: u32,
-    /// Slots that the iterator has passed.
-    next: u32,
     packets: u32,
 }
 
@@ -390,7 +416,7 @@ impl<'p> RxBurst<'p> {
         let count = pieces.len() as u32;
         let shared = Rc::clone(self.shared);
         shared.hold(first, count, true);
-        let mut inline = [0; PIECES_INLINE];
+        let mut inline = [Piece::NONE; PIECES_INLINE];
         let mut many = None;
         match inline.get_mut(..pieces.len()) {
             Some(inline) => inline.copy_from_slice(pieces),
@@ -409,7 +435,7 @@ impl<'p> RxBurst<'p> {
     /// The next packet, and the position of its first slot.
     #[inline]
     pub(crate) fn next_at(&mut self) -> Option<(PeerPacket<'p>, u32)> {
-        let first = self.first + self.next & self.shared.slots() - 1;
+        let first = self.first & (self.shared.slots() - 1);
         self.next().map(|packet| (packet, first))
     }
 }
@@ -419,23 +445,24 @@ impl<'p> Iterator for RxBurst<'p> {
 
     #[inline]
     fn next(&mut self) -> Option<PeerPacket<'p>> {
-        let rest = self.staged.get(self.next as usize..)?;
-        let first = Descriptor(*rest.first()?);
-        self.packets -= 1;
+        let first = *self.staged.first()?;
         let (mut count, mut len) = (1, first.len());
         if first.more() {
-            for piece in &rest[1..] {
+            for piece in &self.staged[1..] {
                 count += 1;
-                len += Descriptor(*piece).len();
-                if !Descriptor(*piece).more() {
+                len += piece.len();
+                if !piece.more() {
                     break;
                 }
             }
         }
-        self.next += count as u32;
+        let (pieces, rest) = self.staged.split_at(count);
+        self.staged = rest;
+        self.first += count as u32;
+        self.packets -= 1;
         Some(PeerPacket {
             shared: self.shared,
-            pieces: &rest[..count],
+            pieces,
             len,
         })
     }
@@ -445,7 +472,7 @@ impl<'p> Iterator for RxBurst<'p> {
 #[derive(Clone, Copy, Debug)]
 pub struct PeerPacket<'p> {
     shared: &'p Shared,
-    pieces: &'p [u64],
+    pieces: &'p [Piece],
     len: usize,
 }
 
@@ -469,8 +496,20 @@ impl<'p> PeerPacket<'p> {
 
     /// Its pieces as they were checked.
     #[inline]
-    pub(crate) fn descriptors(&self) -> &'p [u64] {
+    pub(crate) fn raw_pieces(&self) -> &'p [Piece] {
         self.pieces
+    }
+
+    /// Its pieces from byte `skip` on, as if each had another behind it.
+    #[inline]
+    pub(crate) fn rest(&self, skip: usize) -> impl Iterator<Item = Descriptor> + use<'p> {
+        let mut skip = skip;
+        self.pieces.iter().filter_map(move |piece| {
+            let cut = skip.min(piece.len());
+            skip -= cut;
+            let (offset, len) = (piece.offset() + cut, piece.len() - cut);
+            (len > 0).then(|| Descriptor::new(piece.segment() as u8, offset, len, true))
+        })
     }
 
     /// How many pieces.
@@ -498,9 +537,8 @@ impl<'p> PeerPacket<'p> {
         let [piece] = self.pieces else {
             return None;
         };
-        let descriptor = Descriptor(*piece);
-        let map = self.shared.segments.get(descriptor.segment())?;
-        map.trusted_slice(descriptor.offset(), descriptor.len())
+        let map = self.shared.segments.get(piece.segment())?;
+        map.trusted_slice(piece.offset(), piece.len())
     }
 }
 
@@ -512,8 +550,8 @@ pub struct RxPacket {
     first: u32,
     count: u32,
     len: usize,
-    inline: [u64; PIECES_INLINE],
-    many: Option<Box<[u64]>>,
+    inline: [Piece; PIECES_INLINE],
+    many: Option<Box<[Piece]>>,
 }
 
 impl RxPacket {

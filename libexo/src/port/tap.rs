@@ -112,7 +112,7 @@ impl Tap {
     pub(super) fn forwarded(
         &mut self,
         client: &Client,
-        head: &Packet,
+        head: &[u8],
         body: &PeerPacket<'_>,
         skip: usize,
     ) {

@@ -15,6 +15,7 @@ use crate::packet::{InFlight, Mempool, Packet};
 use crate::ring::{Consumer, Producer, Slots};
 
 use super::foreign::{Foreign, Held, Home};
+use super::rx::PeerPacket;
 
 #[derive(Debug)]
 pub(crate) struct Tx<S> {
@@ -169,10 +170,10 @@ impl<S: Slots> Tx<S> {
         Ok(())
     }
 
-    /// Puts a piece of a packet that was received elsewhere behind what is drafted. With its last
-    /// piece go the slots that it held there.
+    /// Drafts a piece of a packet that was received elsewhere. With its last piece go the slots
+    /// that it held there.
     #[inline]
-    pub(crate) fn draft_foreign(&mut self, descriptor: Descriptor, held: Option<Held>) {
+    fn draft_foreign(&mut self, descriptor: Descriptor, held: Option<Held>) {
         let slot = self.next_slot();
         self.foreign.set_received(slot, held);
         self.draft(descriptor, InFlight::ELSEWHERE);
@@ -189,6 +190,34 @@ impl<S: Slots> Tx<S> {
         debug_assert!(self.flight[slot].is_none());
         self.flight[slot] = Some(flight);
         self.draft.push(descriptor.0);
+    }
+
+    /// Drafts a buffer of our own pool as the header of what comes next.
+    #[inline]
+    pub(crate) fn draft_head(&mut self, head: InFlight, len: usize) {
+        let like = Descriptor::new(0, 0, len, true);
+        self.draft(like.at_line(head.line()), head);
+    }
+
+    /// Drafts what is left behind byte `skip` of a packet that can go.
+    #[inline]
+    pub(crate) fn draft_rest(&mut self, packet: &PeerPacket<'_>, skip: usize, held: Held) {
+        let segments = self.foreign.segments(held.source);
+        if let [piece] = packet.raw_pieces() {
+            let (offset, len) = (piece.offset() + skip, piece.len() - skip);
+            let segment = segments[piece.segment()];
+            self.draft_foreign(Descriptor::new(segment, offset, len, false), Some(held));
+            return;
+        }
+        let mut rest = packet.rest(skip).peekable();
+        while let Some(piece) = rest.next() {
+            let ours = piece.in_segment(segments[piece.segment()]);
+            if rest.peek().is_some() {
+                self.draft_foreign(ours, None);
+            } else {
+                self.draft_foreign(ours.without_more(), Some(held));
+            }
+        }
     }
 
     /// Sends what is drafted; how many descriptors.
@@ -246,7 +275,7 @@ impl<S: Slots> Tx<S> {
         let mut home = Home::default();
         self.pool.reclaim_burst(|| {
             while k < count {
-                let slot = (first + k & mask) as usize;
+                let slot = ((first + k) & mask) as usize;
                 k += 1;
                 match flight[slot].take() {
                     Some(buffer) if !buffer.is_elsewhere() => return Some(buffer),

@@ -133,7 +133,7 @@ proptest! {
                 },
                 Step::Scan(max, stop) => {
                     let mut seen = Vec::new();
-                    consumer.scan(max, |ahead, entry| {
+                    consumer.scan(0, max, |ahead, entry| {
                         assert_eq!(ahead as usize, seen.len());
                         seen.push(entry & !Descriptor::LAP);
                         ahead < stop

@@ -14,6 +14,14 @@ const LONG_MIN: usize = 512;
 /// Longest header that [`PeerBytes::head`] copies.
 pub const HEAD_MAX: usize = 256;
 
+/// Takes a peer's bytes as lines of eight little-endian words: sums, compares or filters them in
+/// registers. What it has gathered counts only when [`PeerBytes::read_lines`] gives it back.
+pub trait LineReader {
+    /// The next line. `len` says how many of its bytes there are: 64, but for the last line, which
+    /// is padded with zeroes. Mark it `#[inline(always)]` where speed counts.
+    fn line(&mut self, words: [u64; 8], len: usize);
+}
+
 /// Bytes that another domain may be writing while they are read.
 ///
 /// They are never a `&[u8]`: the compiler may read a slice twice and trust that both reads agree.
@@ -93,12 +101,10 @@ impl<'a> PeerBytes<'a> {
         self.copy_to(&mut to[at..])
     }
 
-    /// Folds `f` over the bytes as lines of eight little-endian words, without a copy in memory.
-    /// `f` also gets how many bytes of its line there are: 64, but for the last, which is padded
-    /// with zeroes.
+    /// Hands the bytes to `reader` as lines, without a copy in memory, and gives it back.
     #[inline(always)]
-    pub fn fold_lines<A>(&self, init: A, mut f: impl FnMut(A, [u64; 8], usize) -> A) -> Result<A> {
-        let (mut acc, mut at) = (init, 0);
+    pub fn read_lines<R: LineReader>(&self, reader: R) -> Result<R> {
+        let (mut reader, mut at) = (reader, 0);
         while at < self.len {
             let left = self.len - at;
             // SAFETY: 64 bytes, or fewer where `left` says so, remain at `at`.
@@ -112,11 +118,10 @@ impl<'a> PeerBytes<'a> {
                     load_line(from)
                 }
             };
-            // One call, so that it becomes part of this loop.
-            acc = f(acc, line, left.min(64));
+            reader.line(line, left.min(64));
             at += 64;
         }
-        self.still_there(acc)
+        self.still_there(reader)
     }
 
     /// Brings the first line near.

@@ -1,10 +1,8 @@
 //! The forwarder: reads a header, writes another one, and sends it on before a payload that it
 //! never touches.
 
-use std::collections::VecDeque;
-
 use anyhow::{Context, Result};
-use libexo::port::{Port, PortConfig, RxPacket};
+use libexo::port::{Port, PortConfig};
 use libexo::{Client, Error};
 use libos::idle::{Idle, Policy};
 use libos::net::ethernet::{HEADER_LEN, Header};
@@ -23,12 +21,9 @@ const STATIONS_MAX: usize = 4096;
 /// Turns after which a station that was not heard is forgotten.
 const AGE_MAX_TURNS: u64 = 1 << 40;
 
+/// What the forwarder knows and has counted.
 struct Forwarder {
-    inside: Port,
-    outside: Port,
     stations: Fdb,
-    /// Frames that were received and not sent yet.
-    line: VecDeque<RxPacket>,
     turn: u64,
     forwarded: u64,
     dropped: u64,
@@ -46,12 +41,8 @@ pub fn run() -> Result<()> {
     let outside = Port::create(&exod, OUT, heads)?;
     let mut inside = inside.ready(PATIENCE).context("no source came")?;
     let mut outside = outside.ready(PATIENCE).context("no sink came")?;
-    outside.share_from(&mut inside)?;
     let mut forwarder = Forwarder {
-        inside,
-        outside,
         stations: Fdb::new(STATIONS_MAX, AGE_MAX_TURNS),
-        line: VecDeque::with_capacity(BURST),
         turn: 0,
         forwarded: 0,
         dropped: 0,
@@ -59,13 +50,12 @@ pub fn run() -> Result<()> {
     };
     let mut idle = Idle::new(Policy::Adaptive);
     loop {
-        let worked = match forwarder.turn() {
+        let worked = match forwarder.turn(&mut inside, &mut outside) {
             Ok(worked) => worked,
-            Err(Error::PeerGone) if forwarder.line.is_empty() => break,
+            Err(Error::PeerGone) => break,
             Err(error) => return Err(error.into()),
         };
-        let ports = &mut [&mut forwarder.inside, &mut forwarder.outside];
-        match idle.turn(worked, ports) {
+        match idle.turn(worked, &mut [&mut inside, &mut outside]) {
             Ok(()) | Err(Error::PeerGone) => {}
             Err(error) => return Err(error.into()),
         }
@@ -78,51 +68,30 @@ pub fn run() -> Result<()> {
 }
 
 impl Forwarder {
-    /// Receives when the line is empty, then sends what there is credit for. Whether anything
-    /// moved.
-    fn turn(&mut self) -> libexo::Result<bool> {
+    /// Sends on what there is credit for. Whether anything came.
+    fn turn(&mut self, inside: &mut Port, outside: &mut Port) -> libexo::Result<bool> {
         self.turn += 1;
-        // What came home outside goes home inside.
-        self.outside.flush()?;
-        if self.line.is_empty() {
-            let mut burst = self.inside.receive_burst(BURST)?;
-            self.line.extend(std::iter::from_fn(|| burst.take_next()));
-        }
-        let before = self.line.len();
-        while let Some(frame) = self.line.pop_front() {
-            if let Some(back) = self.pass_on(frame)? {
-                self.line.push_front(back);
-                break;
-            }
-        }
-        self.outside.announce();
-        Ok(self.line.len() < before)
+        let done =
+            outside.forward_burst(inside, BURST, HEADER_LEN, HEADER_LEN, |frame, head| {
+                // A header must lie in one piece.
+                let Ok(bytes) = frame.bytes().head::<HEADER_LEN>() else {
+                    return Ok(false);
+                };
+                Ok(self.pass_on(Header::parse(&bytes), head))
+            })?;
+        self.forwarded += done.sent as u64;
+        self.dropped += (done.received - done.sent) as u64;
+        Ok(done.received > 0)
     }
 
-    /// Sends one frame on; gives it back when there is no room yet.
-    fn pass_on(&mut self, frame: RxPacket) -> libexo::Result<Option<RxPacket>> {
-        let view = frame.view();
-        // A header must lie in one piece, and something must follow it.
-        let Ok(bytes) = view.bytes().head::<HEADER_LEN>() else {
-            self.dropped += 1;
-            return Ok(None);
-        };
-        let header = Header::parse(&bytes);
-        let here = self.stations.find(header.destination, self.turn) == Some(PORT_IN);
-        if here || view.len() == HEADER_LEN {
-            self.dropped += 1;
-            return Ok(None);
+    /// Writes the header that a frame is sent on with; false where it should not be.
+    fn pass_on(&mut self, header: Header, head: &mut [u8]) -> bool {
+        if self.stations.find(header.destination, self.turn) == Some(PORT_IN) {
+            return false;
         }
-        let Some(mut head) = self.outside.alloc(HEADER_LEN) else {
-            return Ok(Some(frame));
-        };
-        header.passed_on(FORWARDER, SINK).emit(&mut head);
-        if let Some((_, frame)) = self.outside.forward(head, frame, HEADER_LEN)? {
-            return Ok(Some(frame));
-        }
-        self.forwarded += 1;
+        header.passed_on(FORWARDER, SINK).emit(head);
         self.learned += u64::from(self.stations.learn(header.source, PORT_IN, self.turn));
         self.stations.learn(header.destination, PORT_OUT, self.turn);
-        Ok(None)
+        true
     }
 }
