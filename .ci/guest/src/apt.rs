@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,8 @@ const QEMU: [&str; 3] = [
 
 /// The systemd root: what every Debian has, systemd, and what tests and people look around with.
 const SYSTEMD: [&str; 10] = [
-    "?essential",
+    // apt counts itself in, and brings a quarter more. Nothing is fetched in a guest: dpkg will do.
+    "?and(?essential,?not(?name(^apt$)))",
     // Instead of a program that merges directories, and its Perl.
     "usr-is-merged",
     "systemd-sysv",
@@ -50,16 +52,15 @@ const SYSTEMD: [&str; 10] = [
 /// Keys of Debian's archive.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const MIRROR: &str = "http://deb.debian.org";
-/// Where the manifest is, in the cache.
-const MANIFEST: &str = "packages.json";
+/// How names of manifests begin, in the cache. There may be several, for several states of the
+/// project.
+const MANIFEST: &str = "packages-";
 /// Where packages are, in the cache. apt puts them there by that name.
 const ARCHIVES: &str = "apt/archives";
 
 /// File names of the packages that everything is made of.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Packages {
-    /// What was asked for, so that a change of it is noticed.
-    asked: String,
     /// QEMU and all it needs.
     pub qemu: Vec<String>,
     /// The systemd root.
@@ -72,7 +73,8 @@ impl Packages {
     /// The newest packages: those of the cache when they are a few days old at most, else fetched.
     /// `say` is told what takes time.
     pub fn fetch(cache: &Cache, update: bool, say: &dyn Fn(&str)) -> anyhow::Result<Packages> {
-        let fresh = cache.age(MANIFEST).is_some_and(|age| age < FRESH);
+        let manifest = manifest();
+        let fresh = cache.age(&manifest).is_some_and(|age| age < FRESH);
         let cached = Packages::cached(cache);
         if fresh
             && !update
@@ -84,8 +86,10 @@ impl Packages {
         match (Packages::resolve(cache), cached) {
             (Ok(packages), _) => {
                 let text = serde_json::to_string_pretty(&packages)?;
-                fs::write(cache.path(MANIFEST), text)?;
-                cache.prune(ARCHIVES, &packages.files())?;
+                fs::write(cache.path(&manifest), text)?;
+                cache.prune_forgotten()?;
+                let wanted = wanted(cache)?;
+                cache.prune(ARCHIVES, |file| wanted.contains(file))?;
                 Ok(packages)
             }
             (Err(error), Some(packages)) if !update => {
@@ -112,11 +116,15 @@ impl Packages {
     }
 
     fn cached(cache: &Cache) -> Option<Packages> {
-        let text = fs::read_to_string(cache.path(MANIFEST)).ok()?;
-        let packages: Packages = serde_json::from_str(&text).ok()?;
+        let packages = Packages::read(cache, &manifest())?;
         let files = packages.files();
         let complete = files.iter().all(|f| Packages::path(cache, f).is_file());
-        (packages.asked == asked() && complete).then_some(packages)
+        complete.then_some(packages)
+    }
+
+    fn read(cache: &Cache, manifest: &str) -> Option<Packages> {
+        let text = fs::read_to_string(cache.path(manifest)).ok()?;
+        serde_json::from_str(&text).ok()
     }
 
     fn files(&self) -> Vec<String> {
@@ -136,7 +144,6 @@ impl Packages {
             file.map(|file| (version.to_owned(), file))
         });
         Ok(Packages {
-            asked: asked(),
             qemu,
             systemd,
             kernels: kernels.into_iter().collect::<Result<_, _>>()?,
@@ -144,10 +151,20 @@ impl Packages {
     }
 }
 
-/// All names that are asked for.
-fn asked() -> String {
+/// The manifest of all that is asked for.
+fn manifest() -> String {
     let kernels = KERNELS.iter().map(|(_, meta)| meta);
-    key(QEMU.iter().chain(&SYSTEMD).chain(kernels).copied())
+    let asked = QEMU.iter().chain(&SYSTEMD).chain(kernels).copied();
+    format!("{MANIFEST}{}.json", key(asked))
+}
+
+/// Files of all manifests.
+fn wanted(cache: &Cache) -> anyhow::Result<HashSet<String>> {
+    let manifests = cache.names(MANIFEST)?;
+    let packages = manifests
+        .iter()
+        .filter_map(|name| Packages::read(cache, name));
+    Ok(packages.flat_map(|packages| packages.files()).collect())
 }
 
 /// Why guests cannot be made on this machine; `None` if they can.

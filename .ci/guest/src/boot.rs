@@ -8,7 +8,6 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use crate::payload::Programs;
 use crate::plan::{Event, Plan, SKIPPED, Step, Terminal};
 use crate::qemu::{End, Qemu, Start};
 use crate::report::{Outcome, Verdict};
+use crate::stop::Stop;
 use crate::test::{Boot, Machine, Test};
 
 /// How long a guest may take until its agent speaks. Two to six seconds are usual; the machine may
@@ -54,17 +54,12 @@ pub struct Run<'a> {
     /// Where logs and files of tests go.
     pub results: &'a Path,
     /// Set when the user wants to stop.
-    pub stop: &'a AtomicBool,
+    pub stop: &'a Stop,
     /// Whether scratch files stay.
     pub keep: bool,
     /// Is told what takes time.
     pub say: &'a dyn Fn(&str),
 }
-
-/// The user wants to stop.
-#[derive(Debug, thiserror::Error)]
-#[error("stopped")]
-pub struct Stopped;
 
 /// Files of one guest.
 struct Scratch {
@@ -90,9 +85,8 @@ impl Run<'_> {
             tests: boot.tests.iter().map(step).collect(),
             shell: None,
         };
-        let _one_at_a_time = self
-            .cache
-            .lock("guest.lock", || (self.say)("waiting for another guest"))?;
+        let waiting = || (self.say)("waiting for another guest");
+        let _one_at_a_time = self.cache.lock("guest.lock", self.stop, waiting)?;
         let scratch = self.prepare(parts, boot.machine, &plan, &boot.tests)?;
         let (sender, events) = channel();
         let report = scratch.path("report");
@@ -113,7 +107,8 @@ impl Run<'_> {
             watch.hear(event, told);
         }
         watch.finish(ended, told);
-        self.collect(&scratch, boot, &watch)?;
+        let collected = self.collect(&scratch, boot, &watch);
+        collected.with_context(|| format!("cannot write to {}", self.results.display()))?;
         self.leave(scratch);
         Ok(())
     }
@@ -132,10 +127,10 @@ impl Run<'_> {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            if self.stop.load(Ordering::Relaxed) {
+            if let Err(stopped) = self.stop.check() {
                 child.kill()?;
                 child.wait()?;
-                bail!(Stopped);
+                return Err(stopped.into());
             }
             thread::sleep(TICK);
         };
@@ -199,9 +194,7 @@ impl Run<'_> {
         told: &mut dyn FnMut(&Outcome),
     ) -> anyhow::Result<Ended> {
         loop {
-            if self.stop.load(Ordering::Relaxed) {
-                bail!(Stopped);
-            }
+            self.stop.check()?;
             match events.recv_timeout(TICK) {
                 Ok(event) => watch.hear(event, told),
                 Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),

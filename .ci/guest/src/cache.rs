@@ -6,9 +6,18 @@
 use std::env;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
+
+use crate::stop::Stop;
+
+/// How often somebody who waits for a lock looks again.
+const TICK: Duration = Duration::from_millis(50);
+
+/// When something that nobody used is deleted.
+const FORGOTTEN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The directory that everything fetched lives in.
 pub struct Cache {
@@ -54,24 +63,30 @@ impl Cache {
             make(&partial).with_context(|| format!("cannot make {}", path.display()))?;
             fs::rename(&partial, &path)?;
         }
+        // Its age is then that of its last use.
+        File::open(&path)?.set_modified(SystemTime::now())?;
         Ok(path)
     }
 
     /// Waits until nobody else holds the lock of that name, and takes it. `waiting` is called when
     /// somebody does.
-    pub fn lock(&self, name: &str, waiting: impl FnOnce()) -> anyhow::Result<Lock> {
+    pub fn lock(&self, name: &str, stop: &Stop, waiting: impl FnOnce()) -> anyhow::Result<Lock> {
         let path = self.path(name);
         let what = || format!("cannot lock {}", path.display());
         let file = File::create(&path).with_context(what)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                waiting();
-                file.lock().with_context(what)?;
+        let mut waiting = Some(waiting);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error).with_context(what),
             }
-            Err(TryLockError::Error(error)) => return Err(error).with_context(what),
+            if let Some(waiting) = waiting.take() {
+                waiting();
+            }
+            stop.check()?;
+            thread::sleep(TICK);
         }
-        Ok(Lock { _file: file })
     }
 
     /// How long ago `name` was written; `None` if it was not.
@@ -81,16 +96,35 @@ impl Cache {
         Some(written.elapsed().unwrap_or_default())
     }
 
-    /// Deletes files and directories directly in `directory` that are not among `kept`.
-    pub fn prune(&self, directory: &str, kept: &[String]) -> anyhow::Result<()> {
+    /// Deletes what lies directly in `directory` and is not wanted any more, by its name.
+    pub fn prune(&self, directory: &str, is_wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
         for entry in fs::read_dir(self.path(directory))? {
             let entry = entry?;
-            let name = entry.file_name();
-            if !kept.iter().any(|kept| **kept == *name) {
+            if !is_wanted(&entry.file_name().to_string_lossy()) {
                 remove(&entry.path())?;
             }
         }
         Ok(())
+    }
+
+    /// Deletes what was made for packages or a recipe of old, and not used for a month.
+    pub fn prune_forgotten(&self) -> anyhow::Result<()> {
+        self.prune("", |name| {
+            // All that is named after what it was made of has a dash.
+            !name.contains('-') || self.age(name).is_none_or(|age| age < FORGOTTEN)
+        })
+    }
+
+    /// Names in the cache that begin so.
+    pub fn names(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name.starts_with(prefix) {
+                names.push(name);
+            }
+        }
+        Ok(names)
     }
 }
 
@@ -166,15 +200,34 @@ mod tests {
         fs::create_dir_all(cache.path("debs/sub")).expect("made");
         fs::write(cache.path("debs/old"), b"").expect("written");
         fs::write(cache.path("debs/new"), b"").expect("written");
-        cache.prune("debs", &["new".to_owned()]).expect("pruned");
+        let pruned = cache.prune("debs", |name| name == "new");
+        pruned.expect("pruned");
         let left = fs::read_dir(cache.path("debs")).expect("there");
         assert_eq!(left.count(), 1);
     }
 
     #[test]
+    fn what_nobody_uses_is_forgotten() {
+        let (_directory, cache) = cache();
+        let old = SystemTime::now() - FORGOTTEN * 2;
+        for name in ["image-1", "image-2", "cache.lock"] {
+            let file = File::create(cache.path(name)).expect("made");
+            file.set_modified(old).expect("its owner");
+        }
+        let used = cache.get("image-2", |_| anyhow::bail!("made twice"));
+        used.expect("cached");
+        cache.prune_forgotten().expect("pruned");
+        let mut left = cache.names("").expect("names");
+        left.sort();
+        assert_eq!(left, ["cache.lock", "image-2"]);
+    }
+
+    #[test]
     fn a_lock_keeps_others_out_until_it_is_dropped() {
         let (_directory, cache) = cache();
-        let lock = cache.lock("l", || panic!("nobody holds it")).expect("held");
+        let stop = Stop::default();
+        let lock = cache.lock("l", &stop, || panic!("nobody holds it"));
+        let lock = lock.expect("held");
         let other = File::open(cache.path("l")).expect("there");
         assert!(other.try_lock().is_err());
         drop(lock);

@@ -55,9 +55,7 @@ const UNWANTED: [&str; 14] = [
 ];
 
 /// What a machine that lives for a minute does not need, and what would wait for it.
-const MASKED: [&str; 18] = [
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
+const MASKED: [&str; 16] = [
     "console-getty.service",
     "dpkg-db-backup.timer",
     "getty-static.service",

@@ -23,6 +23,7 @@ mod payload;
 mod plan;
 mod qemu;
 mod report;
+mod stop;
 mod test;
 mod tree;
 
@@ -30,17 +31,16 @@ use std::env;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use rustix::termios::tcgetwinsize;
 
-use boot::{Parts, Run, Stopped};
+use boot::{Parts, Run};
 use cache::Cache;
 use payload::{Programs, version_of};
 use report::Report;
+use stop::Stop;
 use test::{Boot, KERNELS, Machine, Root, Test};
 
 /// Something other than a test failed: the network, a build, QEMU.
@@ -153,9 +153,12 @@ fn main() -> ExitCode {
         }
         return ExitCode::FAILURE;
     }
-    match run(&options) {
+    let stop = Stop::default();
+    let ran = stop.install().and_then(|()| run(&options, &stop));
+    match ran {
         Ok(code) => ExitCode::from(code),
-        Err(error) if error.is::<Stopped>() => ExitCode::from(EXIT_STOPPED),
+        // Also when the error is that of apt or cargo, which the same Ctrl-C has stopped.
+        Err(_) if stop.is_set() => ExitCode::from(EXIT_STOPPED),
         Err(error) => {
             eprintln!("guest: {error:#}");
             ExitCode::from(EXIT_BROKEN)
@@ -163,7 +166,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> anyhow::Result<u8> {
+fn run(options: &Options, stop: &Stop) -> anyhow::Result<u8> {
     let project = project()?;
     let tests = choose(options, &project)?;
     if options.list {
@@ -174,10 +177,6 @@ fn run(options: &Options) -> anyhow::Result<u8> {
         println!("skipped: {reason}");
         return Ok(EXIT_SKIPPED);
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in signal_hook::consts::TERM_SIGNALS {
-        signal_hook::flag::register(*signal, Arc::clone(&stop))?;
-    }
     let boots = match options.shell {
         true => vec![shell_boot(options, &tests)],
         false => test::boots(&tests, &kernels(options)),
@@ -186,7 +185,7 @@ fn run(options: &Options) -> anyhow::Result<u8> {
     // What is being done goes to stderr, what came of it to stdout.
     let say = |words: &str| eprintln!("guest: {words}");
     let cache = Cache::open()?;
-    let machines = prepare(&cache, &boots, options.update, &say)?;
+    let machines = prepare(&cache, stop, &boots, options.update, &say)?;
     say("building the project");
     prepare_on_host(&project, &wanted)?;
     let programs = Programs::build(&project, &wanted, options.debug)?;
@@ -204,7 +203,7 @@ fn run(options: &Options) -> anyhow::Result<u8> {
         cache: &cache,
         programs: &programs,
         results: &project.join(RESULTS),
-        stop: &stop,
+        stop,
         keep: options.keep,
         say: &say,
     };
@@ -311,13 +310,13 @@ struct Machines {
 
 fn prepare(
     cache: &Cache,
+    stop: &Stop,
     boots: &[Boot],
     update: bool,
     say: &dyn Fn(&str),
 ) -> anyhow::Result<Machines> {
-    let _lock = cache.lock("cache.lock", || {
-        say("waiting for another run to fetch packages")
-    })?;
+    let waiting = || say("waiting for another run to fetch packages");
+    let _lock = cache.lock("cache.lock", stop, waiting)?;
     let packages = apt::Packages::fetch(cache, update, say)?;
     let qemu = qemu::Qemu::prepare(cache, &packages)?;
     let busybox = image::busybox(cache, &packages)?;
