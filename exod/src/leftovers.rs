@@ -33,11 +33,11 @@ pub fn put_back(records: &Path) {
     if let Some(changes) = Changes::left_behind(&records.join(CGROUPS)) {
         let count = changes.len();
         drop(changes);
-        tracing::warn!(count, "put back what a killed exod had changed in cgroups");
+        tracing::warn!("put back {count} changes of cgroups that a killed exod had made");
     }
     if let Some(pages) = Hugepages::left_behind(&records.join(HUGEPAGES)) {
         let added = pages.added();
         drop(pages);
-        tracing::warn!(added, "put back the hugepages that a killed exod had added");
+        tracing::warn!("put back {added} hugepages that a killed exod had added");
     }
 }

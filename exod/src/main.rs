@@ -155,7 +155,9 @@ fn serve(options: &Options, config: Config, inherited: Inherited) -> anyhow::Res
     let reload = signal_pipe(&[SIGHUP]).context("cannot watch for SIGHUP")?;
     raise_descriptors();
     for (name, _closed) in inherited.kept {
-        tracing::warn!(%name, "the service manager kept a descriptor that this exod does not know: closed");
+        tracing::warn!(
+            "closed {name:?}, a descriptor kept by the service manager that exod does not know"
+        );
     }
     let listener = match inherited.socket {
         Some(socket) => Listener::inherited(socket)?,
@@ -189,7 +191,8 @@ fn serve(options: &Options, config: Config, inherited: Inherited) -> anyhow::Res
         socket = %socket.display(),
         pages = offer.page_kind.name(),
         protection = ?offer.protection,
-        "ready"
+        "ready at {}",
+        socket.display()
     );
     let outcome = server.serve();
     server.stop();

@@ -75,12 +75,14 @@ impl Manager {
         self.watchdog.as_ref().map(|w| w.next)
     }
 
-    /// The loop turns. Called by nobody else.
-    pub fn turn(&mut self, now: Instant) {
-        if let Some(watchdog) = self.watchdog.as_mut().filter(|w| w.next <= now) {
-            watchdog.next = now + watchdog.every;
-            tell(&[NotifyState::Watchdog]);
-        }
+    /// The loop turns. Called by nobody else. True when it was time for a ping.
+    pub fn turn(&mut self, now: Instant) -> bool {
+        let Some(watchdog) = self.watchdog.as_mut().filter(|w| w.next <= now) else {
+            return false;
+        };
+        watchdog.next = now + watchdog.every;
+        tell(&[NotifyState::Watchdog]);
+        true
     }
 }
 

@@ -27,6 +27,9 @@ pages() { cat /proc/sys/vm/nr_hugepages; }
 
 # Puts the programs and units where a package puts them. The configuration comes from standard input.
 install_exod() {
+    # A test before this one may have failed and left its own.
+    systemctl stop exod.socket exod.service 2>/dev/null || true
+    rm -rf /etc/systemd/system/exod.service.d /etc/exo
     units=$GUEST_FILES/systemd
     install -m 755 "$(command -v exod)" /usr/sbin/exod
     install -m 644 "$units"/exod.service "$units"/exod.socket "$units"/exo.slice /etc/systemd/system/
@@ -34,8 +37,8 @@ install_exod() {
     install -D -m 644 "$units/exod.tmpfiles" /usr/lib/tmpfiles.d/exod.conf
     mkdir -p /etc/exo/exod.d
     cat >/etc/exo/exod.toml
-    exod --check-config >/dev/null
     systemd-sysusers exod.conf
+    exod --check-config >/dev/null
     systemd-tmpfiles --create exod.conf
     systemctl daemon-reload
 }
@@ -47,7 +50,7 @@ remove_exod() {
     ! pidof exod >/dev/null || fail "a process is left"
     ! [ -e /run/exod-records ] || fail "records are left"
     ! [ -e /sys/fs/cgroup/exo.slice/exod.service ] || fail "a cgroup is left"
-    rm -f /etc/systemd/system/exod.* /etc/systemd/system/exo.slice
+    rm /etc/systemd/system/exod.service /etc/systemd/system/exod.socket /etc/systemd/system/exo.slice
     rm -rf /etc/systemd/system/exod.service.d /etc/exo
     systemctl daemon-reload
     systemctl reset-failed

@@ -44,6 +44,10 @@ else
     [ "$(cat $root/cpuset.cpus.effective)" = "$cores_before" ] || fail "cores were taken"
 fi
 exo status >/dev/null
+sed -i 's/units = 1 /units = 9 /' /etc/exo/exod.toml
+systemctl reload exod.service
+await sh -c 'journalctl -u exod.service | grep -q "limit of exod.s cgroup is reached"'
+[ "$(cat $root/exo.slice/hugetlb.2MB.current)" -le 8388608 ] || fail "more than the limit"
 
 # The keys need a restart: a reload says so.
 sed -i 's/"2-3"/"3"/' /etc/exo/exod.toml

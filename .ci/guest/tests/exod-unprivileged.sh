@@ -1,5 +1,5 @@
 #!/bin/sh
-# guest: systemd kernels=6.1,6.12 hugepages=64 timeout_s=120
+# guest: systemd kernels=6.1,6.12 hugepages=64 timeout_s=240
 # files: systemd .ci/guest/lib
 # Two services without any privilege but their group exchange packets; one outside the group gets nowhere.
 set -eu
@@ -13,20 +13,30 @@ max_ports = 4
 create = ["*"]
 join = ["*"]
 TOML
-systemctl start exod.socket
+systemctl start exod.service
 service() {
-    unit=$1
-    shift
-    systemd-run --quiet --unit="$unit" -p DynamicUser=yes -p PrivateDevices=yes -p PrivateNetwork=yes \
-        -p CapabilityBoundingSet= -p RestrictAddressFamilies=AF_UNIX "$@"
+    unit=$1 command=$2
+    shift 2
+    {
+        printf '[Service]\nType=exec\nExecStart=%s\nDynamicUser=yes\nPrivateDevices=yes\n' "$command"
+        printf 'PrivateNetwork=yes\nCapabilityBoundingSet=\nRestrictAddressFamilies=AF_UNIX\n'
+        for setting in "$@"; do echo "$setting"; done
+    } >"/run/systemd/system/$unit.service"
+    systemctl daemon-reload
+    systemctl start "$unit.service"
 }
-service server -p SupplementaryGroups=exo /guest/bin/echo server
-await sh -c 'systemctl is-active exod.service'
-service client --wait -p SupplementaryGroups=exo /guest/bin/echo client || fail "$(journalctl -u client -u server)"
-journalctl -u server -u client -o cat | grep -E "answers|answered"
-await sh -c 'journalctl -u server | grep -q "packets answered"'
+ended() { [ "$(show "$1" ActiveState)" != active ]; }
 
-if service outsider --wait -p Environment=EXO_SOCKET=/run/exod/exod.sock /guest/bin/echo client; then
-    fail "somebody outside the group was served"
-fi
+service server "/guest/bin/echo server" SupplementaryGroups=exo
+service client "/guest/bin/echo client" SupplementaryGroups=exo
+await ended client.service
+await ended server.service
+journalctl -u server -u client -o cat | grep -E "answers|answered" || fail "$(journalctl -u client -u server)"
+[ "$(show client.service Result)$(show server.service Result)" = successsuccess ] || fail "one of them failed"
+
+service outsider "/guest/bin/echo client"
+await ended outsider.service
+[ "$(show outsider.service Result)" = exit-code ] || fail "somebody outside the group was served"
+journalctl -u outsider -o cat | grep -qi "permission denied" || fail "$(journalctl -u outsider)"
+rm /run/systemd/system/server.service /run/systemd/system/client.service /run/systemd/system/outsider.service
 remove_exod

@@ -8,7 +8,9 @@ pages_before=$(pages)
 
 install_exod <<'TOML'
 [pool]
+frames = 100
 raise_hugepages = 80
+ready = [{ frames = 1, units = 90 }]
 [[rule]]
 user = "root"
 admin = true
@@ -20,7 +22,12 @@ systemctl start exod.service
 pid=$(show exod.service MainPID)
 await sh -c "[ \$(cat /proc/sys/vm/nr_hugepages) -gt $pages_before ]"
 
-# It pings: no restart in more than the watchdog's time.
+# It pings: no restart in more than the watchdog's time. What the stock lacks comes with a ping.
+await sh -c 'journalctl -u exod.service | grep -q "stock of ready units of 1 frames cannot be completed"'
+status_has "of 90 units ready" || fail "it has pages that are not there"
+echo $(($(pages) + 16)) >/proc/sys/vm/nr_hugepages
+await sh -c '! systemctl show --value -p StatusText exod.service | grep -q "units ready"'
+echo $(($(pages) - 16)) >/proc/sys/vm/nr_hugepages
 sleep 4
 [ "$(show exod.service MainPID)" = "$pid" ] || fail "it was ended though it turns"
 

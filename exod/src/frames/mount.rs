@@ -37,7 +37,16 @@ pub(super) fn make(frames: u32, opener: &Opener) -> Result<Files, Error> {
     let mount = private_mount(bytes)?;
     let full = create(&mount, UNIT_NAME)?;
     ftruncate(&full, bytes).map_err(Error::kernel("ftruncate", "a unit on its mount"))?;
-    fill(&full, bytes).map_err(Error::kernel("fallocate", "a unit on its mount"))?;
+    fill(&full, bytes).map_err(|e| match e {
+        // The mount has reserved the pages, so it is not the pool that lacks them.
+        Errno::NOSPC => Error::NoPages {
+            kind: PageKind::Huge2M,
+            reason: "the limit of exod's cgroup is reached: raise machine.hugepages_max, or \
+                     hugetlb.2MB.max of the cgroups above exod"
+                .into(),
+        },
+        e => Error::kernel("fallocate", "a unit on its mount")(e),
+    })?;
     let (mount, client) = opener.open(mount)?;
     let peer = openat(&mount, UNIT_NAME, flags(OFlags::RDONLY), Mode::empty())
         .map_err(Error::kernel("openat", "a unit's read-only descriptor"))?;

@@ -87,7 +87,7 @@ impl Server {
             }),
         };
         if let Err(error) = &begun {
-            tracing::error!(%error, "hugepages cannot be raised: goes on with what is there");
+            tracing::error!("hugepages cannot be raised, goes on with what is there: {error}");
         }
         Raise {
             pages: Some(pages),
@@ -145,7 +145,7 @@ impl Server {
         self.raise.failed = added.is_err();
         if let Err(error) = added {
             let missing = std::mem::take(&mut self.raise.missing);
-            tracing::error!(%error, missing, "hugepages cannot be raised: goes on with what is there");
+            tracing::error!("{missing} hugepages cannot be added, goes on without: {error}");
         }
         self.raise.pages = Some(pages);
         self.state.pages_are_coming(self.raise.missing > 0);
@@ -190,7 +190,7 @@ impl Server {
                 self.take_over(loaded.config);
             }
             Err(error) => {
-                tracing::error!(%error, "the configuration is refused: the old one stays");
+                tracing::error!("the configuration is refused, the old one stays: {error}");
                 self.reload.refused = Some(error.brief());
             }
         }
@@ -211,10 +211,10 @@ impl Server {
         let change = self.config.take_over(new);
         if !change.kept.is_empty() {
             let keys = change.kept.join(", ");
-            tracing::warn!(%keys, "cannot change while exod runs, and keep their values: restart it");
+            tracing::warn!("keep their values until exod is started again: {keys}");
         }
         let keys = change.taken.join(", ");
-        tracing::info!(%keys, "configuration reloaded");
+        tracing::info!("configuration reloaded, changed: {keys}");
         self.state.reconfigure(&self.config);
         let new_pages = u64::from(self.config.pool.raise_hugepages.0);
         self.raise_to(old_pages, new_pages);
@@ -242,17 +242,18 @@ impl Server {
 
     /// The end of a turn: the watchdog sees that there was one, and news are told.
     pub(super) fn report(&mut self) {
-        if self.manager.is_none() {
-            return;
-        }
         let news = self.milestone();
         let told = std::mem::replace(&mut self.milestone, news);
         let status = (told != news).then(|| self.status_line());
-        if let Some(manager) = &mut self.manager {
-            manager.turn(Instant::now());
-            if let Some(status) = status {
-                manager.status(status);
-            }
+        let Some(manager) = &mut self.manager else {
+            return;
+        };
+        if let Some(status) = status {
+            manager.status(status);
+        }
+        if manager.turn(Instant::now()) {
+            // It is awake anyway, and somebody else may have let go of memory.
+            self.state.restock();
         }
     }
 

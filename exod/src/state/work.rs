@@ -63,9 +63,9 @@ impl State {
     }
 
     /// Orders what the stock lacks. After a failure this waits for an event: memory that came
-    /// back, or, after a pause, a client who takes a unit. It is never tried again by the clock,
-    /// so that an exod that has nothing to do sleeps.
-    pub(super) fn restock(&mut self) {
+    /// back, or, after a pause, a client who takes a unit or a ping of the watchdog. No clock of
+    /// its own wakes exod for it.
+    pub(crate) fn restock(&mut self) {
         let pause = |since: Instant| since.elapsed() < STOCK_PAUSE;
         if self.shortage.since.is_some_and(pause) {
             return;
@@ -178,7 +178,9 @@ impl State {
     fn stock_failed(&mut self, frames: u32, error: &frames::Error) {
         self.shortage.since = Some(Instant::now());
         if !self.shortage.coming && !std::mem::replace(&mut self.shortage.told, true) {
-            tracing::warn!(%error, frames, "the stock of ready units cannot be completed");
+            tracing::warn!(
+                "the stock of ready units of {frames} frames cannot be completed: {error}"
+            );
         }
     }
 
