@@ -139,7 +139,7 @@ fn a_promise_has_its_line() {
 #[test]
 fn what_cannot_be_measured_is_not_met_and_says_why() {
     let missing = ["--exod", "/nonexistent/exod"];
-    let list = run(&[&missing[..], &["list"]].concat());
+    let list = run(&[&["list"], &missing[..]].concat());
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
     assert!(
         list.contains("cannot run here: no /nonexistent/exod"),

@@ -63,6 +63,8 @@ First steps:
       target/release/exobench --only request --seconds 2
   Does this machine keep the promises?
       target/release/exobench targets
+  Options come after the command:
+      target/release/exobench targets --exod /usr/sbin/exod --exo /usr/bin/exo
 
 How to read it:
   Each row has its median, 99th percentile and worst case over a window, and of each the median over
