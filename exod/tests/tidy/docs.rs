@@ -185,7 +185,9 @@ fn the_benchmark_page_has_every_promise_of_the_daemon_too() {
     let targets: Vec<&str> = calls.filter_map(|call| call.split('"').nth(1)).collect();
     assert!(targets.len() >= 5, "promises.rs has another form");
     let page = text_of(&files, "docs/benchmarks.md");
-    let promises = page.split_once("\n### Promises of exobench").map(|(_, rest)| rest);
+    let promises = page
+        .split_once("\n### Promises of exobench")
+        .map(|(_, rest)| rest);
     let promises = promises.and_then(|rest| rest.split("\n## ").next());
     let rows = promises.unwrap_or_default().lines();
     let rows = rows.filter_map(|line| line.strip_prefix("| `"));
