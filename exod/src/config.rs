@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::audit::AuditConfig;
 use crate::frames::{FRAMES_MAX as UNIT_FRAMES_MAX, PageChoice};
 use crate::policy::{Grant, Policy, Rule, Who};
 
@@ -33,6 +34,9 @@ pub const READY_UNITS_MAX: usize = 1024;
 
 /// Sessions in all: each costs four descriptors of exod's.
 pub const SESSIONS_MAX: u32 = 16_384;
+
+/// Size of an audit file in MiB: less would be set aside all the time, more nobody reads.
+pub const AUDIT_MIB: RangeInclusive<u32> = 1..=4096;
 
 /// Why a configuration was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +77,12 @@ pub struct Config {
     pub sessions_per_user: Sessions,
     /// How long the survivor of a port keeps its dead peer's packets, in milliseconds.
     pub give_back_ms: u16,
+    /// The audit trail's file. Nothing: no trail.
+    pub audit: Option<PathBuf>,
+    /// After how many MiB that file is set aside.
+    pub audit_mib: AuditMib,
+    /// Files that were set aside and are kept.
+    pub audit_kept: u8,
     /// Memory.
     pub pool: PoolConfig,
     /// Who may hold what.
@@ -146,6 +156,23 @@ impl TryFrom<u32> for Sessions {
             return Err(format!("{count} sessions: use 1 to {SESSIONS_MAX}"));
         }
         Ok(Sessions(count))
+    }
+}
+
+/// Mebibytes of an audit file, within [`AUDIT_MIB`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct AuditMib(pub u32);
+
+impl TryFrom<u32> for AuditMib {
+    type Error = String;
+
+    fn try_from(mib: u32) -> Result<AuditMib, String> {
+        if !AUDIT_MIB.contains(&mib) {
+            let (low, high) = (AUDIT_MIB.start(), AUDIT_MIB.end());
+            return Err(format!("{mib} MiB of audit trail: use {low} to {high}"));
+        }
+        Ok(AuditMib(mib))
     }
 }
 
@@ -256,6 +283,9 @@ impl Default for Config {
             sessions: Sessions(1024),
             sessions_per_user: Sessions(64),
             give_back_ms: 1000,
+            audit: None,
+            audit_mib: AuditMib(16),
+            audit_kept: 4,
             pool: PoolConfig::default(),
             policy: Policy::default(),
             before_job: None,
@@ -279,6 +309,17 @@ impl Config {
     /// Checks a text; the error names line and column.
     pub fn parse(text: &str) -> Result<Config, toml::de::Error> {
         toml::from_str(text)
+    }
+
+    /// The audit trail, where there is to be one.
+    pub fn audit_trail(&self) -> Option<AuditConfig> {
+        let path = self.audit.clone()?;
+        Some(AuditConfig {
+            path,
+            group: self.group.map(|group| group.0),
+            bytes_max: u64::from(self.audit_mib.0) << 20,
+            kept: u32::from(self.audit_kept),
+        })
     }
 
     /// What an embedded exod runs on: no socket file, and everything that the machine has for the
@@ -331,6 +372,7 @@ mod tests {
                 "unknown field `wrokers`",
             ),
             ("\n\nworkers = 0", "line 3", "use 1 to 64"),
+            ("audit_mib = 0", "line 1", "use 1 to 4096"),
             ("sessions = 0", "line 1", "use 1 to 16384"),
             ("[pool]\npages = \"1G\"", "line 2", "`auto`, `2M`"),
             ("[pool]\nframes = 99999999", "line 2", "more than"),
@@ -376,5 +418,7 @@ mod tests {
         assert_eq!(config.sessions, fresh.sessions);
         assert_eq!(config.give_back_ms, fresh.give_back_ms);
         assert_eq!(config.pool.ready, fresh.pool.ready);
+        assert_eq!(config.audit_mib, fresh.audit_mib);
+        assert_eq!(config.audit_kept, fresh.audit_kept);
     }
 }

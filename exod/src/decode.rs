@@ -102,6 +102,46 @@ pub enum Command {
         /// Which counters.
         page: StatsPage,
     },
+    /// The next domain.
+    DomainNext {
+        /// The last one; zero to begin.
+        after: u64,
+    },
+    /// The next port.
+    PortNext {
+        /// The last one; zero to begin.
+        after: u64,
+    },
+    /// What passed a port.
+    PortCounts {
+        /// Its number.
+        port: u64,
+    },
+    /// The page of counters.
+    Counters,
+}
+
+impl Command {
+    /// The port that it names, where it names one.
+    pub fn port_name(&self) -> Option<PortName> {
+        match self {
+            Command::PortCreate { name, .. }
+            | Command::PortJoin { name, .. }
+            | Command::PortTap { name, .. } => Some(*name),
+            _ => None,
+        }
+    }
+
+    /// The handle of a port that it is invoked on, where that is its handle.
+    pub fn port_handle(&self) -> Option<u64> {
+        match self {
+            Command::PortPeer { port }
+            | Command::PortAttach { port, .. }
+            | Command::PortSegment { port, .. }
+            | Command::PortLeave { port, .. } => Some(*port),
+            _ => None,
+        }
+    }
 }
 
 /// The part of a request that its reply repeats.
@@ -194,6 +234,10 @@ fn command(r: &Request) -> Result<Command, ErrorCode> {
             domain: a0,
             page: StatsPage::from_raw(a1).ok_or(ErrorCode::Malformed)?,
         },
+        Op::DomainNext => Command::DomainNext { after: a0 },
+        Op::PortNext => Command::PortNext { after: a0 },
+        Op::PortCounts => Command::PortCounts { port: a0 },
+        Op::Counters => Command::Counters,
     })
 }
 
@@ -201,13 +245,14 @@ fn command(r: &Request) -> Result<Command, ErrorCode> {
 fn shape(op: Op) -> (bool, usize) {
     match op {
         Op::Hello => (false, 2),
-        Op::Ping => (false, 0),
+        Op::Ping | Op::Counters => (false, 0),
         Op::AllocUnit => (false, 2),
         Op::Drop | Op::Inspect | Op::List | Op::PortPeer => (true, 0),
         Op::PortCreate | Op::PortJoin => (true, 5),
         Op::PortAttach | Op::PortSegment | Op::PortLeave => (true, 1),
         Op::PortTap => (false, 5),
         Op::Stats => (false, 2),
+        Op::DomainNext | Op::PortNext | Op::PortCounts => (false, 1),
     }
 }
 
@@ -290,7 +335,7 @@ mod tests {
 
     #[test]
     fn numbers_out_of_their_range_are_malformed() {
-        let cases: [(Op, usize, u64); 12] = [
+        let cases: [(Op, usize, u64); 13] = [
             (Op::Hello, 0, 1),
             (Op::AllocUnit, 0, 0),
             (Op::AllocUnit, 0, u64::MAX),
@@ -303,6 +348,7 @@ mod tests {
             (Op::PortJoin, 4, 1 << 40),
             (Op::PortSegment, 0, SEGMENTS_MAX as u64),
             (Op::PortTap, 4, 2),
+            (Op::Stats, 1, 3),
         ];
         for (op, arg, value) in cases {
             let mut r = good(op);

@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use libexo::abi::wire::ProcessName;
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
@@ -34,6 +35,8 @@ pub struct Identity {
     /// When the process started, in clock ticks since boot: a number alone is used again. Zero when
     /// the kernel does not say.
     pub started_ticks: u64,
+    /// What the process calls itself.
+    pub name: ProcessName,
 }
 
 /// Credentials and a pidfd of whoever opened the other end of `socket`.
@@ -49,21 +52,32 @@ pub fn identify(socket: BorrowedFd<'_>) -> io::Result<(Identity, OwnedFd)> {
         Err(Errno::ENOPROTOOPT) => open_by_number(creds.pid(), creds.uid())?,
         Err(e) => return Err(e.into()),
     };
+    let (name, started_ticks) = stat_of(creds.pid());
     let who = Identity {
         pid: creds.pid(),
         uid: creds.uid(),
         gid: creds.gid(),
         groups: peer_groups(socket)?,
-        started_ticks: started_ticks(creds.pid()).unwrap_or(0),
+        started_ticks,
+        name,
     };
     Ok((who, pidfd))
 }
 
-/// Field 22 of `/proc/PID/stat`, counted after the name, which may hold any character.
-fn started_ticks(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(22 - 3)?.parse().ok()
+/// The name and field 22 of `/proc/PID/stat`, counted after the name, which may hold any character.
+fn stat_of(pid: i32) -> (ProcessName, u64) {
+    let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let open = stat.iter().position(|byte| *byte == b'(').map(|at| at + 1);
+    let close = stat.iter().rposition(|byte| *byte == b')');
+    let name = open
+        .zip(close)
+        .and_then(|(open, close)| stat.get(open..close));
+    let fields = close.and_then(|close| std::str::from_utf8(&stat[close..]).ok());
+    let started = fields.and_then(|fields| fields.split(' ').nth(22 - 2)?.parse().ok());
+    (
+        ProcessName::new(name.unwrap_or_default()),
+        started.unwrap_or(0),
+    )
 }
 
 /// The way of kernels before 6.5.
@@ -141,6 +155,8 @@ mod tests {
         assert_eq!(who.pid as u32, std::process::id());
         assert_eq!(who.uid, rustix::process::geteuid().as_raw());
         assert!(who.started_ticks > 0);
+        let name = fs::read_to_string("/proc/self/comm").expect("procfs");
+        assert_eq!(who.name.as_str(), name.trim_end());
         assert!(!has_ended(pidfd.as_fd()).expect("poll"));
     }
 

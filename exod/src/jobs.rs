@@ -10,17 +10,23 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TryIter, unbounded};
+use libexo::abi::counters::Job;
 use mio::Waker;
 
 use crate::config::JobHook;
+use crate::counters::Counters;
 
 /// How long a stopping exod waits for calls that are under way.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 
-type Work<D> = (&'static str, Box<dyn FnOnce() -> D + Send>);
+struct Work<D> {
+    job: Job,
+    posted: Instant,
+    call: Box<dyn FnOnce() -> D + Send>,
+}
 
 /// Worker threads, and the way to and from them.
 ///
@@ -34,15 +40,21 @@ pub struct Jobs<D> {
 
 impl<D: Send + 'static> Jobs<D> {
     /// Starts `workers` threads that call `waker` after each job.
-    pub fn start(workers: usize, waker: Arc<Waker>, hook: Option<JobHook>) -> io::Result<Jobs<D>> {
+    pub fn start(
+        workers: usize,
+        waker: Arc<Waker>,
+        hook: Option<JobHook>,
+        counters: &Arc<Counters>,
+    ) -> io::Result<Jobs<D>> {
         let (work, inbox) = unbounded::<Work<D>>();
         let (outbox, done) = unbounded();
         let spawn = |n| {
             let (inbox, outbox) = (inbox.clone(), outbox.clone());
             let (waker, hook) = (waker.clone(), hook.clone());
+            let counters = counters.clone();
             thread::Builder::new()
                 .name(format!("exod-job-{n}"))
-                .spawn(move || run(&inbox, &outbox, &waker, hook.as_deref()))
+                .spawn(move || run(&inbox, &outbox, &waker, hook.as_deref(), &counters))
         };
         let threads = (0..workers).map(spawn).collect::<io::Result<_>>()?;
         Ok(Jobs {
@@ -53,9 +65,10 @@ impl<D: Send + 'static> Jobs<D> {
     }
 
     /// Posts a call. Its result comes out of [`Jobs::results`].
-    pub fn post(&self, label: &'static str, work: impl FnOnce() -> D + Send + 'static) {
+    pub fn post(&self, job: Job, call: impl FnOnce() -> D + Send + 'static) {
+        let (posted, call) = (Instant::now(), Box::new(call));
         // The workers live as long as this sender.
-        let _ = self.work.send((label, Box::new(work)));
+        let _ = self.work.send(Work { job, posted, call });
     }
 
     /// What was done since the last call.
@@ -87,12 +100,16 @@ fn run<D>(
     outbox: &Sender<D>,
     waker: &Waker,
     hook: Option<&(dyn Fn(&str) + Send + Sync)>,
+    counters: &Counters,
 ) {
-    for (label, work) in inbox {
+    for Work { job, posted, call } in inbox {
         if let Some(hook) = hook {
-            hook(label);
+            hook(job.name());
         }
-        if outbox.send(work()).is_err() || waker.wake().is_err() {
+        let done = call();
+        // From when it was posted: waiting for a worker is part of what a client waits for.
+        counters.done(job, posted.elapsed());
+        if outbox.send(done).is_err() || waker.wake().is_err() {
             return;
         }
     }
@@ -108,10 +125,11 @@ mod tests {
     fn a_held_job_does_not_hold_the_next_and_stop_collects_both() {
         let poll = Poll::new().expect("epoll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("eventfd"));
-        let jobs = Jobs::start(2, waker, None).expect("threads");
+        let counters = Arc::new(Counters::create().expect("a page"));
+        let jobs = Jobs::start(2, waker, None, &counters).expect("threads");
         let (release, held) = mpsc::channel::<()>();
-        jobs.post("held", move || held.recv().map_or(0, |()| 1));
-        jobs.post("next", || 2);
+        jobs.post(Job::Make, move || held.recv().map_or(0, |()| 1));
+        jobs.post(Job::Break, || 2);
         let first = loop {
             if let Some(result) = jobs.results().next() {
                 break result;

@@ -7,10 +7,13 @@
 //! to the [`closer`].
 
 pub mod accounts;
+pub mod audit;
 pub mod bell;
+pub mod book;
 pub mod captable;
 pub mod closer;
 pub mod config;
+pub mod counters;
 pub mod decode;
 pub mod embedded;
 pub mod frames;
@@ -18,9 +21,11 @@ pub mod identity;
 pub mod invoke;
 pub mod jobs;
 pub mod log;
+pub mod look;
 pub mod policy;
 pub mod ports;
 pub mod server;
+pub mod shared;
 pub mod state;
 pub mod status;
 pub use embedded::Embedded;

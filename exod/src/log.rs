@@ -13,13 +13,17 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// What is logged when nothing else is said: the audit lines and what goes wrong.
 pub const FILTER: &str = "info";
 
-/// Starts logging. `filter` is in the syntax of `RUST_LOG`.
-pub fn start(filter: &str) -> anyhow::Result<()> {
+/// Starts logging. `filter` is in the syntax of `RUST_LOG`; `json` makes each line on stderr an
+/// object.
+pub fn start(filter: &str, json: bool) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter)
         .map_err(|e| anyhow::anyhow!("--log or RUST_LOG {filter:?}: {e}"))?;
     let registry = tracing_subscriber::registry().with(filter);
     if stderr_is_the_journal() {
         registry.with(tracing_journald::layer()?).try_init()?;
+    } else if json {
+        let lines = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        registry.with(lines.with_writer(io::stderr)).try_init()?;
     } else {
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(io::stderr().is_terminal())

@@ -38,6 +38,10 @@ struct Options {
     /// What to log: `warn`, `info`, `exod=debug`, `exod::audit=off,info`, ...
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = log::FILTER)]
     log: String,
+
+    /// Log a JSON object per line; to the journal, fields go as they are.
+    #[arg(long)]
+    log_json: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &Options, config: Config) -> anyhow::Result<()> {
-    log::start(&options.log)?;
+    log::start(&options.log, options.log_json)?;
     // First the signals, so that none finds exod half-started and leaves its socket behind.
     let stop = stop_pipe().context("cannot watch for signals")?;
     raise_descriptors();

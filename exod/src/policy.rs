@@ -224,6 +224,7 @@ mod tests {
             gid,
             groups: groups.to_vec(),
             started_ticks: 0,
+            name: libexo::abi::wire::ProcessName::new(b"test"),
         }
     }
 

@@ -7,7 +7,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 use libexo::abi::port::{PortFlags, SEGMENTS_MAX};
 use libexo::abi::status::Status;
@@ -69,6 +70,11 @@ impl Port {
         }
     }
 
+    /// Whether somebody taps it.
+    pub fn is_tapped(&self) -> bool {
+        self.tapped_by.is_some()
+    }
+
     /// What side `number` reads in its status table.
     pub fn status(&self, number: usize) -> Status {
         let mut status = Status::LIVE;
@@ -83,7 +89,7 @@ impl Port {
 /// All ports.
 #[derive(Debug, Default)]
 pub struct Ports {
-    ports: HashMap<u64, Port>,
+    ports: BTreeMap<u64, Port>,
     names: HashMap<PortName, u64>,
     sides: HashMap<ObjectId, Side>,
     last: u64,
@@ -108,6 +114,13 @@ impl Ports {
     /// A port by number.
     pub fn port(&self, port: u64) -> Option<&Port> {
         self.ports.get(&port)
+    }
+
+    /// The port with the next number, also where there is none any more with the last.
+    pub fn next_port(&self, after: u64) -> Option<(u64, &Port)> {
+        let beyond = (Bound::Excluded(after), Bound::Unbounded);
+        let (number, port) = self.ports.range(beyond).next()?;
+        Some((*number, port))
     }
 
     /// A port by name: its number, as long as none of its sides has gone.

@@ -1,65 +1,40 @@
 //! A session's status table, from exod's side: written here, read by the client.
 //!
-//! The file is sealed: nobody can shrink or grow it under exod, and nobody can make a writable
-//! mapping of it any more, not even by opening it again as the same user; the only writable mapping
-//! is the one that exod made before. The descriptor that leaves exod is opened for reading besides.
-//!
 //! Words are plain 64-bit stores, each with release order, so a client that sees a word sees
 //! everything that exod stored before it: the loss counter is raised before a word says `LOST`.
 
+#![forbid(unsafe_code)]
+
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use libexo::abi::status::{self, EPOCH_WORD, HEADER_WORDS, LOSS_COUNTER_WORD, Status};
-use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{
-    MemfdFlags, Mode, OFlags, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create, open,
-};
+
+use crate::shared::SharedWords;
 
 /// One session's table.
 #[derive(Debug)]
-pub struct StatusTable {
-    map: MmapRaw,
-    reader: Arc<OwnedFd>,
-    words: usize,
-}
+pub struct StatusTable(SharedWords);
 
 impl StatusTable {
     /// A table with a word for each of `slots` capability slots.
     pub fn create(slots: u32, epoch: u64) -> io::Result<StatusTable> {
-        let words = HEADER_WORDS + slots as usize;
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = memfd_create("exo-status", flags)?;
-        ftruncate(&file, (words * size_of::<u64>()) as u64)?;
-        let map = MmapOptions::new()
-            .len(words * size_of::<u64>())
-            .map_raw(&file)?;
-        fchmod(&file, Mode::RUSR)?;
-        fcntl_add_seals(
-            &file,
-            SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL,
-        )?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let reader = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let table = StatusTable {
-            map,
-            reader: Arc::new(reader),
-            words,
-        };
+        let words = SharedWords::create("exo-status", HEADER_WORDS + slots as usize)?;
+        let table = StatusTable(words);
         table.store(EPOCH_WORD, epoch);
         Ok(table)
     }
 
     /// What the client gets.
     pub fn reader(&self) -> Arc<OwnedFd> {
-        self.reader.clone()
+        self.0.reader()
     }
 
     /// Length of the file.
     pub fn bytes(&self) -> usize {
-        self.words * size_of::<u64>()
+        self.0.bytes()
     }
 
     /// Says how a capability is.
@@ -71,52 +46,18 @@ impl StatusTable {
 
     /// Counts one more loss. Comes before the word of what is lost, and before it is broken.
     pub fn count_loss(&self) {
-        self.word(LOSS_COUNTER_WORD).fetch_add(1, Ordering::Release);
+        let word = self.0.word(LOSS_COUNTER_WORD);
+        word.fetch_add(1, Ordering::Release);
     }
 
     fn store(&self, index: usize, value: u64) {
-        self.word(index).store(value, Ordering::Release);
-    }
-
-    fn word(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.words, "a handle's slot is in its table");
-        let words = self.map.as_mut_ptr().cast::<u64>();
-        // SAFETY: the mapping lives as long as `self`, has `words` aligned words, and its file can
-        // neither shrink nor be written by anybody else; all access is atomic.
-        unsafe { AtomicU64::from_ptr(words.add(index)) }
+        self.0.word(index).store(value, Ordering::Release);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{FallocateFlags, fallocate};
-    use rustix::mm::{MapFlags, ProtFlags};
-
-    /// Whether `fd` can be mapped with this protection.
-    fn maps(fd: &OwnedFd, prot: ProtFlags) -> bool {
-        // SAFETY: a fresh mapping at an address of the kernel's choice; no reference is made.
-        let mapped =
-            unsafe { rustix::mm::mmap(std::ptr::null_mut(), 4096, prot, MapFlags::SHARED, fd, 0) };
-        // SAFETY: unmaps exactly what was mapped above, and nothing refers to it.
-        mapped.is_ok_and(|at| unsafe { rustix::mm::munmap(at, 4096) }.is_ok())
-    }
-
-    #[test]
-    fn nobody_else_writes_shrinks_or_punches_it() {
-        let table = StatusTable::create(100, 5).expect("a table");
-        let reader = table.reader();
-        let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
-        let reopened = open(path, OFlags::RDWR, Mode::empty());
-        for fd in [Ok(&*reader), reopened.as_ref()].into_iter().flatten() {
-            assert!(maps(fd, ProtFlags::READ));
-            assert!(!maps(fd, ProtFlags::READ | ProtFlags::WRITE));
-            assert!(ftruncate(fd, 0).is_err());
-            assert!(rustix::io::pwrite(fd, &[1], 0).is_err());
-            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            assert!(fallocate(fd, punch, 0, 4096).is_err());
-        }
-    }
 
     #[test]
     fn a_reader_sees_words_and_losses() {

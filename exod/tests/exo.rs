@@ -1,137 +1,21 @@
 //! `exo` against a running exod: real packets pass a port while it dumps, and then the file is
 //! compared with what was sent, here and by the programs that people read such files with.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+#[path = "common/exo.rs"]
+mod exo;
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use exo::{Daemon, text, wait_until};
 use libexo::Client;
 use libexo::abi::status::Status;
 use libexo::port::{Port, PortConfig, RxPacket};
 use pcap_file::pcapng::{Block, PcapNgReader};
-use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
-
-const SOON: Duration = Duration::from_secs(20);
-
-/// A daemon of our own, stopped and gone when dropped.
-struct Daemon {
-    child: Child,
-    dir: TempDir,
-}
-
-impl Daemon {
-    fn start(admin: bool) -> Daemon {
-        let dir = tempfile::tempdir().expect("a directory");
-        let uid = rustix::process::getuid().as_raw();
-        let config = dir.path().join("exod.toml");
-        let rule = format!(
-            "[[rule]]\nuser = {uid}\nmax_frames = 32\nmax_capabilities = 64\nmax_ports = 16\n\
-             create = [\"*\"]\njoin = [\"*\"]\nadmin = {admin}\n"
-        );
-        std::fs::write(&config, rule).expect("a file");
-        let child = Command::new(env!("CARGO_BIN_EXE_exod"))
-            .args(["--log", "warn", "--config"])
-            .arg(&config)
-            .arg("--socket")
-            .arg(dir.path().join("sock"))
-            .spawn()
-            .expect("exod starts");
-        let daemon = Daemon { child, dir };
-        wait_until("exod listens", || Client::connect(daemon.socket()).is_ok());
-        daemon
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("sock")
-    }
-
-    fn file(&self) -> PathBuf {
-        self.dir.path().join("out.pcapng")
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(self.socket()).expect("a session")
-    }
-
-    fn exo(&self, args: &[&str]) -> Exo {
-        let child = Command::new(env!("CARGO_BIN_EXE_exo"))
-            .args(args)
-            .env("EXO_SOCKET", self.socket())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("exo starts");
-        Exo(Some(child))
-    }
-
-    /// Both sides of a port, in this thread.
-    fn pair(&self, name: &str, config: PortConfig) -> [(Client, Port); 2] {
-        let (one, two) = (self.client(), self.client());
-        let mut waiting = Port::create(&one, name, config).expect("created");
-        let joined = Port::join(&two, name, config).expect("joined");
-        let created = waiting.try_ready().expect("no error").expect("joined");
-        [(one, created), (two, joined)]
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        signal(&self.child, Signal::TERM);
-        let _ = self.child.wait();
-    }
-}
-
-/// A running `exo`, killed if a test fails before its end.
-struct Exo(Option<Child>);
-
-impl Exo {
-    fn signal(&self, what: Signal) {
-        signal(self.0.as_ref().expect("running"), what);
-    }
-
-    fn finish(mut self) -> Output {
-        let child = self.0.take().expect("running");
-        child.wait_with_output().expect("exo ends")
-    }
-
-    /// Ctrl-C, and a clean end.
-    fn interrupt(self) -> (String, String) {
-        self.signal(Signal::INT);
-        let out = self.finish();
-        let (stdout, stderr) = (text(&out.stdout), text(&out.stderr));
-        assert!(out.status.success(), "{:?}: {stderr}", out.status);
-        (stdout, stderr)
-    }
-}
-
-impl Drop for Exo {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-fn signal(child: &Child, what: Signal) {
-    let _ = kill_process(Pid::from_child(child), what);
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !done() {
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+use rustix::process::Signal;
 
 /// Waits until a side mirrors: it joins the tap in its first look after it was told.
 fn tapped(side: &mut (Client, Port)) {
@@ -470,13 +354,18 @@ fn status_shows_the_ledger() {
         (&now["port_sides"], &now["sessions"], &now["frames_owned"])
             == (&2.into(), &2.into(), &2.into())
     });
-    let mut table = String::new();
-    let mut exo = daemon.exo(&["status"]);
-    let child = exo.0.as_mut().expect("running");
-    let stdout = child.stdout.as_mut().expect("piped");
-    stdout.read_to_string(&mut table).expect("text");
-    assert!(table.contains("port sides        2\n"), "{table}");
-    assert!(exo.finish().status.success());
+    let out = daemon.exo(&["status"]).finish();
+    assert!(out.status.success());
+    let table = text(&out.stdout);
+    for words in [
+        "2 owned",
+        "2 with 2 sessions",
+        "2 port sides",
+        "audit     off",
+    ] {
+        assert!(table.contains(words), "{words}: {table}");
+    }
+    assert!(!table.contains('\u{1b}'), "no colours but on a terminal");
 }
 
 fn status(daemon: &Daemon) -> serde_json::Value {

@@ -81,7 +81,7 @@ fn order_and_numbers_are_checked() {
             client.refused(Op::Hello, 0, hello),
             Some(ErrorCode::OutOfOrder)
         );
-        for unknown in [0, 15, 999, u16::MAX] {
+        for unknown in [0, Op::ALL.len() as u16 + 1, 999, u16::MAX] {
             client.send(unknown, 0, [0; 6]);
             let got = client.receive().expect("a reply");
             assert_eq!(got.error(), Some(ErrorCode::Malformed));
@@ -319,9 +319,13 @@ fn any_sequence_of_requests_leaves_a_balanced_ledger() {
                 Op::PortTap => port_args(name, 0, rng.u64(..2)),
                 Op::PortAttach => [handles[rng.usize(..handles.len())], 0, 0, 0, 0, 0],
                 Op::PortSegment => [rng.u64(..3), 0, 0, 0, 0, 0],
+                Op::PortCounts | Op::PortNext => [rng.u64(..99), 0, 0, 0, 0, 0],
+                Op::DomainNext => [known, 0, 0, 0, 0, 0],
                 _ => [0; 6],
             };
-            let takes_handle = !matches!(op, Op::AllocUnit | Op::PortTap | Op::Stats | Op::Ping);
+            let plain = [Op::AllocUnit, Op::PortTap, Op::Stats, Op::Ping];
+            let watching = [Op::DomainNext, Op::PortNext, Op::PortCounts, Op::Counters];
+            let takes_handle = !plain.contains(&op) && !watching.contains(&op);
             let got = client.call(op, if takes_handle { known } else { 0 }, args);
             assert_ne!(got.error(), Some(ErrorCode::Malformed), "{op:?}");
             handles.extend([got.reply.handle].into_iter().filter(|h| *h != 0));

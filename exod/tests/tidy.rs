@@ -55,7 +55,7 @@ const UNSAFE: [(&str, &str); 20] = [
     ("exod/src/frames/lease.rs", "a fcntl that no crate has"),
     ("exod/src/identity.rs", "a getsockopt that no crate has"),
     (
-        "exod/src/status.rs",
+        "exod/src/shared.rs",
         "words that exod writes and clients map",
     ),
     ("libexo/src/guard.rs", "the SIGBUS handler"),

@@ -36,6 +36,7 @@
 //! - [`ring`]: eight-byte slots that one domain writes and another reads.
 //! - [`shm`]: the one room that touches shared memory through pointers.
 //! - [`status`] and [`guard`]: how a client learns that something was taken back, and lives on.
+//! - [`counters`]: what exod counts, for those who watch it.
 //! - [`abi`]: what is agreed on with exod and with peers, and nothing that acts.
 //!
 //! # What holds
@@ -49,6 +50,7 @@
 
 pub mod abi;
 pub mod client;
+pub mod counters;
 mod error;
 pub mod guard;
 pub mod packet;

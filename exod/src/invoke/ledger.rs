@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::sync::atomic::Ordering;
+
 use libexo::abi::wire::{ErrorCode, StatsPage};
 
 use super::{Asker, Verdict, allow};
@@ -15,7 +17,10 @@ impl State {
             (0, StatsPage::Ledger) => self.totals(),
             (0, StatsPage::Work) => self.work(),
             (_, StatsPage::Ledger) => self.share_of(DomainId::from_raw(domain))?,
-            (_, StatsPage::Work) => return Err(ErrorCode::Unsupported),
+            (0, StatsPage::Activity) | (_, StatsPage::Work) => {
+                return Err(ErrorCode::Unsupported);
+            }
+            (_, StatsPage::Activity) => self.activity(DomainId::from_raw(domain))?,
         };
         Ok(Answer {
             vals,
@@ -60,5 +65,15 @@ impl State {
             domain.frames,
             0,
         ])
+    }
+
+    fn activity(&self, id: DomainId) -> Result<[u64; 6], ErrorCode> {
+        let view = self.table.domain(id).ok_or(ErrorCode::NotFound)?;
+        let domain = self.domains.get(&id).ok_or(ErrorCode::NotFound)?;
+        let tally = &domain.tally;
+        let counts = [&tally.requests, &tally.refused, &tally.granted, &tally.lost];
+        let [requests, refused, granted, lost] = counts.map(|c| c.load(Ordering::Relaxed));
+        let ports = u64::from(view.ports);
+        Ok([requests, refused, granted, lost, ports, view.state as u64])
     }
 }

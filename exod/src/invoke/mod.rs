@@ -8,6 +8,7 @@
 
 mod ledger;
 mod ports;
+mod watch;
 
 use std::sync::Arc;
 
@@ -17,10 +18,10 @@ use libexo::abi::wire::{ErrorCode, ObjectKind, PageKind, Rights};
 
 use crate::accounts::Account;
 use crate::bell::Bell;
+use crate::book::Tally;
 use crate::captable::{CapView, DomainId, DomainInfo, NewObject, Quota};
 use crate::decode::Command;
 use crate::frames::FRAME_BYTES;
-use crate::identity::Identity;
 use crate::policy::Grant;
 use crate::state::{Answer, Cause, FdRef, OWNER, State, Ticket, bytes_of};
 use crate::status::StatusTable;
@@ -28,8 +29,8 @@ use crate::status::StatusTable;
 /// Who asks.
 #[derive(Debug)]
 pub struct Caller {
-    /// As the kernel says.
-    pub who: Identity,
+    /// As the kernel says, and what it did.
+    pub tally: Arc<Tally>,
     /// What the policy gives; nothing: a peer that no rule names.
     pub grant: Option<Arc<Grant>>,
     /// Its domain, after the hello.
@@ -53,6 +54,8 @@ struct Asker {
     id: DomainId,
     uid: u32,
     grant: Arc<Grant>,
+    ticket: Ticket,
+    tally: Arc<Tally>,
 }
 
 impl State {
@@ -62,19 +65,22 @@ impl State {
             (None, _) => return Outcome::Now(Err(ErrorCode::Denied)),
             (Some(grant), None) if command == Command::Hello => {
                 let grant = grant.clone();
-                return Outcome::Now(self.hello(caller, grant));
+                return Outcome::Now(self.hello(caller, ticket, grant));
             }
             (Some(grant), Some(id)) if command != Command::Hello => Asker {
                 id,
-                uid: caller.who.uid,
+                uid: caller.tally.who.uid,
                 grant: grant.clone(),
+                ticket,
+                tally: caller.tally.clone(),
             },
             _ => return Outcome::Now(Err(ErrorCode::OutOfOrder)),
         };
-        if let Command::AllocUnit { frames, pages } = command {
-            return self.alloc(&by, ticket, frames, pages);
+        match command {
+            Command::AllocUnit { frames, pages } => self.alloc(&by, frames, pages),
+            Command::PortCounts { port } => self.port_counts(&by, port),
+            other => Outcome::Now(self.invoke_now(&by, other)),
         }
-        Outcome::Now(self.invoke_now(&by, command))
     }
 
     fn invoke_now(&mut self, by: &Asker, command: Command) -> Verdict {
@@ -96,33 +102,35 @@ impl State {
             Command::PortLeave { port, reason } => self.port_leave(by, port, reason),
             Command::PortTap { name, on } => self.port_tap(by, name, on),
             Command::Stats { domain, page } => self.stats(by, domain, page),
+            Command::DomainNext { after } => self.domain_next(by, after),
+            Command::PortNext { after } => self.port_next(by, after),
+            Command::Counters => self.counters(by),
             // Answered before.
-            Command::Hello | Command::AllocUnit { .. } => Err(ErrorCode::OutOfOrder),
+            Command::Hello | Command::AllocUnit { .. } | Command::PortCounts { .. } => {
+                Err(ErrorCode::OutOfOrder)
+            }
         }
     }
 
-    fn hello(&mut self, caller: &mut Caller, grant: Arc<Grant>) -> Verdict {
+    fn hello(&mut self, caller: &mut Caller, ticket: Ticket, grant: Arc<Grant>) -> Verdict {
         let slots = self.table.limits().capabilities;
-        let kernel = |error| refused("a status table or bell", error);
+        let kernel = |error| refused(ticket, "a status table or bell", error);
+        let who = &caller.tally.who;
         let status = StatusTable::create(slots, self.table.epoch()).map_err(kernel)?;
         let bell = Bell::new().map_err(kernel)?;
         let id = self.table.add_domain(DomainInfo {
-            uid: caller.who.uid,
-            gid: caller.who.gid,
-            pid: caller.who.pid as u32,
-            pid_start: caller.who.started_ticks,
+            uid: who.uid,
+            gid: who.gid,
+            pid: who.pid as u32,
+            pid_start: who.started_ticks,
             quota: Quota {
                 frames: u64::from(grant.max_frames),
                 capabilities: grant.max_capabilities,
                 ports: grant.max_ports,
             },
         })?;
-        let left = grant.max_frames
-            - self
-                .accounts
-                .of(caller.who.uid)
-                .frames
-                .min(grant.max_frames);
+        let owned = self.accounts.of(who.uid).frames;
+        let left = grant.max_frames.saturating_sub(owned);
         let answer = Answer {
             handle: 0,
             vals: [
@@ -138,18 +146,12 @@ impl State {
                 FdRef::Own(bell.sleeper.clone()),
             ],
         };
-        self.admit(id, caller.who.uid, status, bell);
+        self.admit(id, caller.tally.clone(), status, bell);
         caller.domain = Some(id);
         Ok(answer)
     }
 
-    fn alloc(
-        &mut self,
-        by: &Asker,
-        ticket: Ticket,
-        frames: u32,
-        pages: Option<PageKind>,
-    ) -> Outcome {
+    fn alloc(&mut self, by: &Asker, frames: u32, pages: Option<PageKind>) -> Outcome {
         let more = Account {
             frames,
             capabilities: 1,
@@ -189,7 +191,7 @@ impl State {
         match ready {
             Some(unit) => Outcome::Now(Ok(self.bind(object, root, unit))),
             None => {
-                self.post_make(object, ticket, frames, pages);
+                self.post_make(object, by.ticket, frames, pages);
                 Outcome::Later
             }
         }
@@ -268,7 +270,8 @@ fn allow(allowed: bool) -> Result<(), ErrorCode> {
     }
 }
 
-fn refused(what: &str, error: std::io::Error) -> ErrorCode {
-    tracing::error!(%error, "the kernel refused {what}");
+fn refused(ticket: Ticket, what: &str, error: std::io::Error) -> ErrorCode {
+    let Ticket { session, place } = ticket;
+    tracing::error!(session, request = place + 1, %error, "the kernel refused {what}");
     ErrorCode::Kernel
 }

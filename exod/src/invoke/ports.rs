@@ -9,8 +9,9 @@ use libexo::abi::wire::{ErrorCode, ObjectKind, PageKind, PortName, Rights};
 
 use super::{Asker, Verdict, allow, refused};
 use crate::accounts::Account;
+use crate::audit::What;
 use crate::bell::Bell;
-use crate::captable::{CapView, NewObject, ObjectId, ObjectState};
+use crate::captable::{CapView, DomainId, NewObject, ObjectId, ObjectState};
 use crate::ports::Holder;
 use crate::state::{Answer, Cause, FdRef, State, bytes_of};
 
@@ -36,7 +37,7 @@ impl State {
         allow(by.grant.trusted || !flags.contains(PortFlags::TRUSTED))?;
         self.ports.may_create(&name)?;
         self.admits(by, SIDE)?;
-        let kernel = |error| refused("a bell", error);
+        let kernel = |error| refused(by.ticket, "a bell", error);
         let bells = [Bell::new().map_err(kernel)?, Bell::new().map_err(kernel)?];
         let (object, handle) = self.new_side(by)?;
         let fds = bell_fds(&bells, 0);
@@ -152,9 +153,21 @@ impl State {
     pub(super) fn port_leave(&mut self, by: &Asker, port: u64, reason: u64) -> Verdict {
         let kind = Some(ObjectKind::Port);
         let cap = self.table.check(by.id, port, Rights::empty(), kind)?;
-        tracing::info!(target: "exod::audit", domain = by.id.raw(), handle = port, reason, "left");
+        let (domain, handle, session) = (by.id.raw(), port, by.ticket.session);
+        tracing::info!(target: "exod::audit", session, domain, handle, reason, "left");
+        let subject = by.tally.subject(domain, by.ticket.place + 1);
+        let name = self.name_of(by.id, port);
+        self.book.note(subject, name, What::Left { handle, reason });
         self.give_back(by, &cap)?;
         Ok(Answer::default())
+    }
+
+    /// The port that a handle of a domain's is a side of.
+    pub(crate) fn name_of(&self, by: DomainId, port: u64) -> Option<PortName> {
+        let kind = Some(ObjectKind::Port);
+        let cap = self.table.check(by, port, Rights::empty(), kind).ok()?;
+        let side = self.ports.side(cap.object.id)?;
+        Some(self.ports.port(side.port)?.name)
     }
 
     pub(super) fn port_tap(&mut self, by: &Asker, name: PortName, on: bool) -> Verdict {

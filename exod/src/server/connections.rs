@@ -4,12 +4,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use libexo::abi::counters::Counter;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
 use super::{Ended, SESSION, Server, Session};
+use crate::audit::What;
+use crate::book::Tally;
 use crate::identity::identify;
 use crate::invoke::Caller;
 
@@ -61,6 +65,7 @@ impl Server {
             Ok(known) => known,
             Err(error) => {
                 tracing::warn!(%error, "a peer without an identity was refused");
+                self.state.book.counters.count(Counter::SessionsRefused);
                 // It may have sent files before it was refused, like anybody else.
                 self.state.accounts.add(NOBODY, SESSION);
                 self.closer.close(NOBODY, vec![socket]);
@@ -73,6 +78,7 @@ impl Server {
         self.state.accounts.add(uid, SESSION);
         if full {
             tracing::info!(target: "exod::audit", uid, pid = who.pid, "refused: too many sessions");
+            self.turned_away(&Tally::new(0, who), "too many sessions");
             self.closer.close(uid, vec![socket]);
             return;
         }
@@ -81,11 +87,13 @@ impl Server {
         let id = self.last_session;
         tracing::debug!(session = id, uid, pid = who.pid, "connected");
         let caller = Caller {
-            who,
+            tally: Arc::new(Tally::new(id, who)),
             grant,
             domain: None,
         };
-        let session = Session::new(socket, pidfd, caller);
+        let book = self.state.book.clone();
+        book.counters.count(Counter::SessionsBegun);
+        let session = Session::new(socket, pidfd, caller, book);
         let registered = self.register(id, &session);
         self.sessions.insert(id, session);
         match registered {
@@ -95,6 +103,12 @@ impl Server {
                 self.end(id, &Ended::HungUp);
             }
         }
+    }
+
+    fn turned_away(&self, who: &Tally, why: &'static str) {
+        let book = &self.state.book;
+        book.counters.count(Counter::SessionsRefused);
+        book.note(who.subject(0, 0), None, What::TurnedAway { why });
     }
 
     pub(super) fn register(&self, id: u64, session: &Session) -> io::Result<()> {
@@ -115,11 +129,11 @@ impl Server {
         for fd in [session.socket().as_raw_fd(), session.pidfd().as_raw_fd()] {
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
         }
-        session.audit_end(why);
+        session.ended(why);
         if let Some(domain) = session.caller.domain {
             self.state.end_domain(domain);
         }
-        let uid = session.caller.who.uid;
+        let uid = session.caller.tally.who.uid;
         self.closer.close(uid, session.into_fds());
         self.state.closes_pending = self.closer.pending();
     }

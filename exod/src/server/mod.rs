@@ -23,8 +23,11 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::accounts::Account;
+use crate::audit::Trail;
+use crate::book::Book;
 use crate::closer::Closer;
 use crate::config::Config;
+use crate::counters::Counters;
 use crate::frames::Hugepages;
 use crate::invoke::Outcome;
 use crate::jobs::Jobs;
@@ -113,11 +116,16 @@ impl Server {
         let raise = u64::from(config.pool.raise_hugepages.0);
         let hugepages = (raise > 0).then(|| Hugepages::raise(raise)).transpose()?;
         let hook = config.before_job.clone();
-        let jobs = Jobs::start(config.workers.0, waker.clone(), hook);
+        let counters = Counters::create().map_err(kernel("cannot make a page of counters"))?;
+        let counters = Arc::new(counters);
+        let jobs = Jobs::start(config.workers.0, waker.clone(), hook, &counters);
         let jobs = jobs.map_err(kernel("cannot start worker threads"))?;
+        let trail = config.audit_trail();
+        let trail = trail.map(|trail| Trail::open(trail, counters.clone()));
+        let book = Arc::new(Book::new(counters, trail.transpose()?));
         let (messages, inbox) = unbounded();
         Ok(Server {
-            state: State::new(config, jobs)?,
+            state: State::new(config, jobs, book)?,
             poll,
             listener: None,
             stop_pipe: None,
@@ -185,6 +193,7 @@ impl Server {
             more = self.state.do_chores(Instant::now());
             self.serve_turns();
             self.state.ring_bells();
+            self.state.book.kick();
         }
     }
 
@@ -192,18 +201,23 @@ impl Server {
     pub fn stop(mut self) {
         // First the file, so that nobody connects to a daemon that ends.
         self.listener = None;
+        let book = self.state.book.clone();
         // Units are broken while the sessions still stand, so that holders see what they lost.
         if !self.state.stop() {
             tracing::error!("a kernel call hangs; its thread is left behind");
         }
         for (_, session) in self.sessions.drain() {
-            session.audit_end(&Ended::Stopped);
-            let uid = session.caller.who.uid;
+            session.ended(&Ended::Stopped);
+            let uid = session.caller.tally.who.uid;
             self.closer.close(uid, session.into_fds());
         }
         let closes = self.closer.finish(CLOSE_WAIT);
         if closes > 0 {
             tracing::warn!(closes, "files that clients sent cannot be closed");
+        }
+        // Sessions and state held it too, and are gone.
+        if !Arc::into_inner(book).is_none_or(Book::close) {
+            tracing::error!("the audit trail's disk hangs: its last lines may be missing");
         }
     }
 
@@ -306,7 +320,12 @@ impl Server {
             let Some((head, decoded)) = session.receive()? else {
                 continue;
             };
-            let place = session.queue(head);
+            let port = decoded.as_ref().ok().and_then(|command| {
+                let by = || session.caller.domain.zip(command.port_handle());
+                let named = || by().and_then(|(by, port)| state.name_of(by, port));
+                command.port_name().or_else(named)
+            });
+            let place = session.queue(head, port);
             let ticket = Ticket { session: id, place };
             let outcome = match decoded {
                 Ok(command) => state.invoke(&mut session.caller, ticket, command),

@@ -10,8 +10,12 @@ use std::collections::VecDeque;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use libexo::abi::wire::{ErrorCode, FDS_MAX, PIPELINE_MAX, Reply, Request};
+use libexo::abi::counters::Counter;
+use libexo::abi::wire::{ErrorCode, FDS_MAX, PIPELINE_MAX, PortName, Reply, Request};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{
@@ -20,6 +24,8 @@ use rustix::net::{
 };
 use zerocopy::IntoBytes;
 
+use crate::audit::What;
+use crate::book::{Answered, Book};
 use crate::decode::{self, Command, Head};
 use crate::invoke::Caller;
 use crate::state::{Answer, State};
@@ -31,10 +37,6 @@ const SCM_FDS_MAX: usize = 253;
 /// Bytes that the kernel is asked to keep for a client that does not read: room for about as many
 /// replies as a pipeline has, since each of them may hold descriptors in flight.
 const SEND_BUFFER: usize = 16 << 10;
-
-/// Refusals that are logged one by one; the end of the session tells how many there were. So a
-/// client cannot fill the log.
-const REFUSALS_LOGGED: u64 = 64;
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +71,37 @@ pub enum Ended {
     Stopped,
 }
 
+impl Ended {
+    /// Where it is counted; a stop is not.
+    fn counter(&self) -> Option<Counter> {
+        Some(match self {
+            Ended::HungUp => Counter::EndedHungUp,
+            Ended::Died => Counter::EndedDied,
+            Ended::Violation(_) | Ended::Descriptors { .. } => Counter::EndedViolation,
+            Ended::Unwelcome => Counter::EndedUnwelcome,
+            Ended::Socket(_) => Counter::EndedFailed,
+            Ended::Stopped => return None,
+        })
+    }
+
+    /// In the audit trail.
+    fn word(&self) -> &'static str {
+        match self {
+            Ended::Violation(what) => what,
+            Ended::Descriptors { .. } => "descriptors that no operation takes",
+            Ended::Stopped => "stopped",
+            other => other.counter().map_or("", Counter::name),
+        }
+    }
+}
+
 /// A request's place in the line.
 struct Place {
     head: Head,
+    /// The port that it is about.
+    port: Option<PortName>,
+    /// When it was read.
+    began: Instant,
     /// Nothing while a job works on it.
     result: Option<Result<Answer, ErrorCode>>,
 }
@@ -91,15 +121,14 @@ pub struct Session {
     pub writable: bool,
     /// It waits in the server's queue for its turn.
     pub queued: bool,
-    /// Requests that were refused.
-    pub refused: u64,
+    book: Arc<Book>,
     /// Descriptors that came where none belong; the closer's.
     pub foreign: Vec<OwnedFd>,
 }
 
 impl Session {
     /// A connection that was just accepted.
-    pub fn new(socket: OwnedFd, pidfd: OwnedFd, caller: Caller) -> Session {
+    pub fn new(socket: OwnedFd, pidfd: OwnedFd, caller: Caller, book: Arc<Book>) -> Session {
         // Only a bound: where the kernel refuses, its own default holds.
         let _ = set_socket_send_buffer_size(&socket, SEND_BUFFER);
         Session {
@@ -111,7 +140,7 @@ impl Session {
             readable: true,
             writable: true,
             queued: false,
-            refused: 0,
+            book,
             foreign: Vec::new(),
         }
     }
@@ -133,14 +162,25 @@ impl Session {
         fds
     }
 
-    /// The line of the log that says how it went.
-    pub fn audit_end(&self, why: &Ended) {
-        let (who, refused) = (&self.caller.who, self.refused);
-        let domain = self.caller.domain.map_or(0, |domain| domain.raw());
+    /// Counts and logs how it went.
+    pub fn ended(&self, why: &Ended) {
+        let tally = &self.caller.tally;
+        let refused = tally.refused.load(Ordering::Relaxed);
+        let subject = tally.subject(self.domain(), 0);
         tracing::info!(
             target: "exod::audit",
-            domain, uid = who.uid, pid = who.pid, refused, %why, "session ended"
+            session = subject.session, domain = subject.domain, uid = subject.uid,
+            pid = subject.pid, refused, %why, "session ended"
         );
+        if let Some(counter) = why.counter() {
+            self.book.counters.count(counter);
+        }
+        let why = why.word();
+        self.book.note(subject, None, What::End { why, refused });
+    }
+
+    fn domain(&self) -> u64 {
+        self.caller.domain.map_or(0, |domain| domain.raw())
     }
 
     /// Whether another request may be read.
@@ -160,20 +200,36 @@ impl Session {
         (self.readable && self.has_place()) || (self.writable && self.has_reply())
     }
 
-    /// A place for a request's reply, by number.
-    pub fn queue(&mut self, head: Head) -> u64 {
-        self.line.push_back(Place { head, result: None });
+    /// A place for a request's reply, by number. It has just been read.
+    pub fn queue(&mut self, head: Head, port: Option<PortName>) -> u64 {
+        self.line.push_back(Place {
+            head,
+            port,
+            began: Instant::now(),
+            result: None,
+        });
         self.first + self.line.len() as u64 - 1
     }
 
     /// Fills a place. Each is filled once.
     pub fn answer(&mut self, place: u64, result: Result<Answer, ErrorCode>) {
-        let domain = self.caller.domain.map_or(0, |domain| domain.raw());
-        let index = place.wrapping_sub(self.first) as usize;
+        let (domain, index) = (self.domain(), place.wrapping_sub(self.first) as usize);
+        let request = place + 1;
         let Some(place) = self.line.get_mut(index) else {
             return;
         };
-        audit(domain, place.head, &result, &mut self.refused);
+        let about = Answered {
+            domain,
+            request,
+            head: place.head,
+            port: place.port,
+            took: place.began.elapsed(),
+        };
+        let outcome = result
+            .as_ref()
+            .map(|answer| answer.handle)
+            .map_err(|code| *code);
+        self.book.answered(&self.caller.tally, &about, outcome);
         place.result = Some(result);
     }
 
@@ -229,6 +285,7 @@ impl Session {
             let Some(Place {
                 head,
                 result: Some(result),
+                ..
             }) = self.line.front()
             else {
                 return Ok(());
@@ -285,22 +342,4 @@ fn send(
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let bytes = [IoSlice::new(reply.as_bytes())];
     sendmsg(socket, &bytes, &mut control, flags).map(|_| ())
-}
-
-/// One line for each grant and each refusal.
-fn audit(domain: u64, head: Head, result: &Result<Answer, ErrorCode>, refused: &mut u64) {
-    use libexo::abi::wire::Op;
-    let op = Op::from_raw(head.op);
-    match result {
-        Ok(answer) if answer.handle != 0 && !matches!(op, Some(Op::Inspect | Op::List)) => {
-            tracing::info!(target: "exod::audit", domain, ?op, handle = answer.handle, "granted");
-        }
-        Ok(_) => {}
-        Err(code) => {
-            *refused += 1;
-            if *refused <= REFUSALS_LOGGED {
-                tracing::info!(target: "exod::audit", domain, ?op, number = head.op, ?code, "refused");
-            }
-        }
-    }
 }

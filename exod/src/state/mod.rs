@@ -23,6 +23,7 @@ use self::chores::Chore;
 pub(crate) use self::work::Done;
 use crate::accounts::{Account, Accounts};
 use crate::bell::Bell;
+use crate::book::{Book, Tally};
 use crate::captable::{DomainId, Limits, ObjectId, ObjectView, Table};
 use crate::config::Config;
 use crate::frames::{self, FRAME_BYTES, Maker, Offer, Pool, Revoked, Unit};
@@ -80,6 +81,7 @@ pub(crate) struct Live {
 
 pub(crate) struct Domain {
     pub(crate) uid: u32,
+    pub(crate) tally: Arc<Tally>,
     pub(crate) live: Option<Live>,
 }
 
@@ -113,6 +115,7 @@ pub struct State {
     pub(crate) uses: HashMap<u64, u32>,
     /// What users hold.
     pub accounts: Accounts,
+    pub(crate) book: Arc<Book>,
     pub(crate) offer: Offer,
     pub(crate) pool: Pool,
     maker: Arc<Maker>,
@@ -139,6 +142,9 @@ pub enum StartError {
     /// No memory to hand out.
     #[error(transparent)]
     Frames(#[from] frames::Error),
+    /// No audit trail.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
     /// The kernel refused.
     #[error("{what}: {source}")]
     Kernel {
@@ -151,7 +157,11 @@ pub enum StartError {
 
 impl State {
     /// An empty ledger over the frames that the configuration names.
-    pub(crate) fn new(config: &Config, jobs: Jobs<Done>) -> Result<State, StartError> {
+    pub(crate) fn new(
+        config: &Config,
+        jobs: Jobs<Done>,
+        book: Arc<Book>,
+    ) -> Result<State, StartError> {
         let offer = frames::probe(config.pool.pages)?;
         for reason in &offer.reasons {
             tracing::warn!(pages = offer.page_kind.name(), "{reason}");
@@ -176,6 +186,7 @@ impl State {
             domains: HashMap::new(),
             uses: HashMap::new(),
             accounts: Accounts::default(),
+            book,
             maker: Arc::new(Maker::new(&offer)?),
             offer,
             pool: Pool::new(&stock),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use libexo::abi::status::Status;
 use libexo::abi::wire::ObjectKind;
@@ -10,7 +11,9 @@ use libexo::abi::wire::ObjectKind;
 use super::chores::Chore;
 use super::{Cause, Domain, Live, State, charge};
 use crate::accounts::Account;
+use crate::audit::Subject;
 use crate::bell::Bell;
+use crate::book::Tally;
 use crate::captable::{DomainId, Event, ObjectId, ObjectView};
 use crate::status::StatusTable;
 
@@ -19,13 +22,20 @@ impl State {
         self.domains.get_mut(&id)?.live.as_mut()
     }
 
-    pub(crate) fn admit(&mut self, id: DomainId, uid: u32, status: StatusTable, bell: Bell) {
+    pub(crate) fn admit(
+        &mut self,
+        id: DomainId,
+        tally: Arc<Tally>,
+        status: StatusTable,
+        bell: Bell,
+    ) {
         let live = Some(Live {
             status,
             bell,
             news: false,
         });
-        self.domains.insert(id, Domain { uid, live });
+        let uid = tally.who.uid;
+        self.domains.insert(id, Domain { uid, tally, live });
     }
 
     /// A session ended: its domain holds nothing more.
@@ -100,8 +110,8 @@ impl State {
         match (cause, &domain.live) {
             (Cause::Taken, Some(live)) => {
                 live.status.count_loss();
+                self.book.lost(&domain.tally, holder.raw(), handle);
                 self.tell(holder, handle, Status::LOST, 0);
-                tracing::info!(target: "exod::audit", domain = holder.raw(), handle, "taken back");
             }
             (Cause::Given, Some(live)) => live.status.set(handle, Status::empty(), 0),
             (_, None) => {}
@@ -166,6 +176,15 @@ impl State {
         for side in self.ports.tap(port, by) {
             self.tell_side(side);
         }
+    }
+
+    /// Who is charged for an object, for the audit trail.
+    pub(super) fn owner_of(&self, id: ObjectId) -> Subject {
+        let owner = self.table.object(id).map(|object| object.owner);
+        let owner = owner.and_then(|owner| Some((owner, self.domains.get(&owner)?)));
+        owner.map_or(Subject::default(), |(id, domain)| {
+            domain.tally.subject(id.raw(), 0)
+        })
     }
 
     /// An object is no more: nobody is charged for it.

@@ -2,12 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use libexo::abi::counters::Job;
 use libexo::abi::wire::{ErrorCode, PageKind};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::chores::Chore;
 use super::{Answer, Cause, FdRef, Promised, State, Ticket, UnitState};
+use crate::audit::What;
 use crate::captable::ObjectId;
 use crate::frames::{self, Revoked, Unit};
 
@@ -22,22 +26,19 @@ pub(crate) enum Done {
     Made(ObjectId, Ticket, Result<Unit, frames::Error>),
     Stocked(u32, Result<Unit, frames::Error>),
     Revoked(ObjectId, Revoked, Result<bool, frames::Error>),
+    Looked(Ticket, [Option<u64>; 2]),
 }
 
 impl State {
-    pub(super) fn post(
-        &mut self,
-        label: &'static str,
-        work: impl FnOnce() -> Done + Send + 'static,
-    ) {
+    pub(super) fn post(&mut self, job: Job, work: impl FnOnce() -> Done + Send + 'static) {
         self.jobs_pending += 1;
-        self.jobs.post(label, work);
+        self.jobs.post(job, work);
     }
 
     pub(super) fn restock(&mut self) {
         for frames in self.pool.wanted() {
             let maker = self.maker.clone();
-            self.post("stock", move || {
+            self.post(Job::Stock, move || {
                 Done::Stocked(frames, maker.make(frames, None))
             });
         }
@@ -58,13 +59,13 @@ impl State {
         pages: Option<PageKind>,
     ) {
         let maker = self.maker.clone();
-        self.post("make", move || {
+        self.post(Job::Make, move || {
             Done::Made(id, ticket, maker.make(frames, pages))
         });
     }
 
     pub(super) fn post_break(&mut self, id: ObjectId, unit: Unit) {
-        self.post("break", move || {
+        self.post(Job::Break, move || {
             let mut revoked = unit.revoke();
             let returned = revoked.returned();
             Done::Revoked(id, revoked, returned)
@@ -72,22 +73,33 @@ impl State {
     }
 
     pub(super) fn post_poll(&mut self, id: ObjectId, mut revoked: Revoked) {
-        self.post("poll", move || {
+        self.post(Job::Poll, move || {
             let returned = revoked.returned();
             Done::Revoked(id, revoked, returned)
         });
     }
 
+    pub(crate) fn post_look(&mut self, look: impl FnOnce() -> Done + Send + 'static) {
+        self.post(Job::Look, look);
+    }
+
+    /// A unit's file for a job that reads it; none when it is gone.
+    pub(crate) fn reader_of(&self, id: ObjectId) -> Option<OwnedFd> {
+        let unit = self.units.get(&id)?;
+        unit.unit.peer_fd().try_clone_to_owned().ok()
+    }
+
     pub(super) fn finish(&mut self, done: Done) -> Option<Promised> {
         self.jobs_pending -= 1;
         match done {
-            Done::Made(id, ticket, made) => return Some((ticket, self.made(id, made))),
+            Done::Made(id, ticket, made) => return Some((ticket, self.made(id, ticket, made))),
             Done::Stocked(_, Ok(unit)) => self.pool.put(unit),
             Done::Stocked(frames, Err(error)) => {
                 tracing::warn!(%error, frames, "no unit can be kept ready");
                 self.pool.failed(frames);
                 self.at(Instant::now() + STOCK_RETRY, Chore::Stock);
             }
+            Done::Looked(ticket, sent) => return Some((ticket, looked(sent))),
             Done::Revoked(id, _, Ok(true)) => self.released(id),
             Done::Revoked(id, revoked, returned) => self.still_pinned(id, revoked, returned),
         }
@@ -97,6 +109,7 @@ impl State {
     pub(super) fn made(
         &mut self,
         id: ObjectId,
+        ticket: Ticket,
         made: Result<Unit, frames::Error>,
     ) -> Result<Answer, ErrorCode> {
         let root = self.table.next_holder(id, 0).ok().flatten();
@@ -110,7 +123,8 @@ impl State {
                 Err(ErrorCode::Revoked)
             }
             (Err(error), root) => {
-                tracing::warn!(%error, "a unit cannot be made");
+                let Ticket { session, place } = ticket;
+                tracing::warn!(session, request = place + 1, %error, "a unit cannot be made");
                 if let Some(root) = root {
                     let mut events = Vec::new();
                     let _ = self.table.drop_cap(root.holder, root.handle, &mut events);
@@ -169,11 +183,26 @@ impl State {
         // Refused only where it is pinned already.
         if self.table.object_pinned(id).is_ok() {
             let frames = revoked.frames();
-            tracing::info!(target: "exod::audit", object = id.raw(), frames, "pinned");
+            let object = id.raw();
+            tracing::info!(target: "exod::audit", object, frames, "pinned");
+            let subject = self.owner_of(id);
+            self.book
+                .note(subject, None, What::Pinned { object, frames });
         }
         self.pinned.push((id, revoked));
         if !std::mem::replace(&mut self.pinned_polls, true) {
             self.at(Instant::now() + PIN_POLL, Chore::Pinned);
         }
     }
+}
+
+/// The answer about a port's rings, as they were just now.
+fn looked(sent: [Option<u64>; 2]) -> Result<Answer, ErrorCode> {
+    let [one, other] = sent.map(|sent| sent.unwrap_or(0));
+    let now = clock_gettime(ClockId::Monotonic);
+    let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+    Ok(Answer {
+        vals: [one, other, now_ns, 0, 0, 0],
+        ..Answer::default()
+    })
 }

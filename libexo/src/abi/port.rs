@@ -30,6 +30,12 @@ pub const PIECE_LEN_MAX: usize = u16::MAX as usize;
 /// Word of the control line that is 1 while this side's receiver sleeps on its bell.
 pub const SLEEP_WORD: usize = 0;
 
+/// Word of the control page that says how many descriptors this side has sent: at least once for
+/// each ring that it sends. Only exod reads it, for statistics: with the laps of the ring it gives
+/// the exact number, and no packet pays for it. Two lines away from the word that the peer reads,
+/// since processors fetch lines in pairs.
+pub const SENT_WORD: usize = 16;
+
 /// Where things are in a segment, in bytes from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {

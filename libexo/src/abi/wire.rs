@@ -14,6 +14,9 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::port::{PortFlags, RING_LOG2};
+pub use super::process::ProcessName;
+
 /// First argument of [`Op::Hello`]: "exo" and a version of the framing itself.
 pub const HELLO_MAGIC: u64 = u64::from_le_bytes(*b"exo-seq1");
 
@@ -120,11 +123,27 @@ pub enum Op {
     /// Needs the policy's `admin`. `domain (0: all), counter page` (a [`StatsPage`]); that page. Of
     /// one domain: its own share; [`ErrorCode::NotFound`] when there is no such domain.
     Stats = 14,
+    /// Needs the policy's `admin`. `domain (0: begin)`; in place of a handle the next domain's
+    /// number, or zero; `process, user | group << 32, name of the process (2 words), since when in
+    /// ms from 1970, session`. Names of processes are printable ASCII, padded with zeroes; a domain
+    /// chose its own.
+    DomainNext = 15,
+    /// Needs the policy's `admin`. `port (0: begin)`; in place of a handle the next port's number,
+    /// or zero; `name (3 words), a [`PortBrief`], domain of side 0, domain of side 1`, zero for a
+    /// side that is not there.
+    PortNext = 16,
+    /// Needs the policy's `admin`. `port`; `descriptors sent by side 0, by side 1, ns of
+    /// CLOCK_MONOTONIC when that was so`. A side's own word: it counts for nobody else. Takes a
+    /// job, since a page that a client has swapped out makes whoever reads it wait.
+    PortCounts = 17,
+    /// Needs the policy's `admin`. Nothing; `bytes`; fd: the page of [`super::counters`],
+    /// read-only.
+    Counters = 18,
 }
 
 impl Op {
     /// Every operation, in the order of their numbers.
-    pub const ALL: [Op; 14] = [
+    pub const ALL: [Op; 18] = [
         Op::Hello,
         Op::Ping,
         Op::AllocUnit,
@@ -139,6 +158,10 @@ impl Op {
         Op::PortLeave,
         Op::PortTap,
         Op::Stats,
+        Op::DomainNext,
+        Op::PortNext,
+        Op::PortCounts,
+        Op::Counters,
     ];
 
     /// The operation with this number.
@@ -269,6 +292,52 @@ pub enum StatsPage {
     /// What the daemon is busy with, all zero when idle: `sessions, port sides, jobs, closes,
     /// objects being taken back, objects pinned`. One's own session is among the first.
     Work = 1,
+    /// Of one domain, since its session began: `requests, refusals, grants, losses, port sides,
+    /// state` (1 live, 2 ending, 3 ended, but something still pins its frames).
+    Activity = 2,
+}
+
+/// A port in one word, for [`Op::PortNext`].
+///
+/// | bits | field |
+/// |---|---|
+/// | 0..8 | log2 of ring slots |
+/// | 8..16 | flags that its creator asked for |
+/// | 16 | it is tapped |
+/// | 17, 18 | side 0, 1 has left or died |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortBrief {
+    /// Log2 of ring slots.
+    pub ring_log2: u32,
+    /// What its creator asked for.
+    pub flags: PortFlags,
+    /// Somebody taps it.
+    pub tapped: bool,
+    /// Sides that were there and are not any more.
+    pub gone: [bool; 2],
+}
+
+impl PortBrief {
+    /// As one word.
+    pub fn word(self) -> u64 {
+        let bits = [self.tapped, self.gone[0], self.gone[1]];
+        let bits = bits
+            .iter()
+            .rev()
+            .fold(0, |all, bit| all << 1 | u64::from(*bit));
+        u64::from(self.ring_log2) | u64::from(self.flags.bits()) << 8 | bits << 16
+    }
+
+    /// From one word; nothing when a bit is set that has no meaning.
+    pub fn from_word(word: u64) -> Option<PortBrief> {
+        let brief = PortBrief {
+            ring_log2: word as u32 & 0xff,
+            flags: PortFlags::from_bits(word as u32 >> 8 & 0xff)?,
+            tapped: word >> 16 & 1 != 0,
+            gone: [word >> 17 & 1 != 0, word >> 18 & 1 != 0],
+        };
+        (brief.word() == word && RING_LOG2.contains(&brief.ring_log2)).then_some(brief)
+    }
 }
 
 impl StatsPage {
@@ -277,6 +346,7 @@ impl StatsPage {
         match raw {
             0 => Some(StatsPage::Ledger),
             1 => Some(StatsPage::Work),
+            2 => Some(StatsPage::Activity),
             _ => None,
         }
     }
@@ -429,6 +499,22 @@ mod tests {
         }
         assert_eq!(ErrorCode::from_raw(0), None);
         assert_eq!(ErrorCode::from_raw(18), None);
+    }
+
+    #[test]
+    fn a_port_in_a_word_is_checked() {
+        for tapped in [false, true] {
+            let brief = PortBrief {
+                ring_log2: 12,
+                flags: PortFlags::SHARE,
+                tapped,
+                gone: [!tapped, tapped],
+            };
+            assert_eq!(PortBrief::from_word(brief.word()), Some(brief));
+            assert_eq!(PortBrief::from_word(brief.word() | 1 << 19), None);
+        }
+        assert_eq!(PortBrief::from_word(0), None);
+        assert_eq!(PortBrief::from_word(12 | 4 << 8), None);
     }
 
     #[test]

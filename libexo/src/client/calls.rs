@@ -14,11 +14,14 @@ use super::checks::{
 };
 use super::grants::*;
 use crate::abi::ABI_VERSION;
+use crate::abi::counters;
 use crate::abi::port::{PortFlags, SEGMENTS_MAX};
 use crate::abi::status::HEADER_WORDS;
 use crate::abi::wire::{
-    HELLO_MAGIC, Op, PageKind, PortName, Protection, Reply, Request, StatsPage,
+    HELLO_MAGIC, Op, PageKind, PortBrief, PortName, ProcessName, Protection, Reply, Request,
+    StatsPage,
 };
+use crate::counters::Counters;
 
 /// Smallest status table: its header and one handle.
 const STATUS_BYTES_MIN: u64 = 8 * (HEADER_WORDS as u64 + 1);
@@ -290,6 +293,114 @@ impl Call<Work> {
             })
         })
     }
+}
+
+impl Call<Activity> {
+    /// See [`super::Client::activity`].
+    pub fn activity(domain: u64) -> Call<Activity> {
+        let args = [domain, StatsPage::Activity as u64, 0, 0, 0, 0];
+        call(Op::Stats, 0, args, |_, reply, fds| {
+            let [] = exactly(fds)?;
+            let [requests, refused, granted, lost, port_sides, state] = reply.vals;
+            Ok(Activity {
+                requests,
+                refused,
+                granted,
+                lost,
+                port_sides,
+                state,
+            })
+        })
+    }
+}
+
+impl Call<Option<DomainInfo>> {
+    /// The domain after `last`, or the first (0). See [`super::Client::domains`].
+    pub fn domain_next(last: u64) -> Call<Option<DomainInfo>> {
+        call(
+            Op::DomainNext,
+            0,
+            [last, 0, 0, 0, 0, 0],
+            |request, reply, fds| {
+                let [] = exactly(fds)?;
+                let Some(domain) = going_on(request.args[0], reply.handle)? else {
+                    return Ok(None);
+                };
+                let [pid, user, first, second, since_ms, session] = reply.vals;
+                let name = ProcessName::from_words([first, second]);
+                Ok(Some(DomainInfo {
+                    domain,
+                    pid: u32::try_from(pid).map_err(|_| "no such process")?,
+                    uid: user as u32,
+                    gid: (user >> 32) as u32,
+                    name: name.ok_or("no such name of a process")?,
+                    since_ms,
+                    session,
+                }))
+            },
+        )
+    }
+}
+
+impl Call<Option<PortInfo>> {
+    /// The port after `last`, or the first (0). See [`super::Client::ports`].
+    pub fn port_next(last: u64) -> Call<Option<PortInfo>> {
+        call(
+            Op::PortNext,
+            0,
+            [last, 0, 0, 0, 0, 0],
+            |request, reply, fds| {
+                let [] = exactly(fds)?;
+                let Some(port) = going_on(request.args[0], reply.handle)? else {
+                    return Ok(None);
+                };
+                let [a, b, c, brief, one, other] = reply.vals;
+                Ok(Some(PortInfo {
+                    port,
+                    name: PortName::from_words([a, b, c]).ok_or("no such name of a port")?,
+                    brief: PortBrief::from_word(brief).ok_or("no such port")?,
+                    sides: [one, other].map(|domain| (domain != 0).then_some(domain)),
+                }))
+            },
+        )
+    }
+}
+
+impl Call<PortCounts> {
+    /// See [`super::Client::port_counts`].
+    pub fn port_counts(port: u64) -> Call<PortCounts> {
+        call(Op::PortCounts, 0, [port, 0, 0, 0, 0, 0], |_, reply, fds| {
+            let [] = exactly(fds)?;
+            let [one, other, at_ns, ..] = reply.vals;
+            Ok(PortCounts {
+                sent: [one, other],
+                at_ns,
+            })
+        })
+    }
+}
+
+impl Call<Counters> {
+    /// See [`super::Client::counters`].
+    pub fn counters() -> Call<Counters> {
+        call(Op::Counters, 0, [0; 6], |_, reply, fds| {
+            let [page] = exactly(fds)?;
+            let bytes = 8 * counters::WORDS as u64;
+            if reply.vals[0] < bytes {
+                return Err("fewer counters than this version knows");
+            }
+            file(&page, bytes, OFlags::RDONLY)?;
+            Ok(Counters::new(page))
+        })
+    }
+}
+
+/// The next one of a list after `last`: none at its end.
+fn going_on(last: u64, next: u64) -> Decoded<Option<u64>> {
+    if next != 0 && next == last {
+        return Err("the list does not go on");
+    }
+    Ok((next != 0).then_some(next))
 }
 
 fn nothing(_: &Request, _: Reply, fds: Vec<OwnedFd>) -> Decoded<()> {

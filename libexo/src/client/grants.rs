@@ -7,7 +7,9 @@
 use std::os::fd::OwnedFd;
 
 use crate::abi::port::PortFlags;
-use crate::abi::wire::{ObjectKind, PageKind, Protection, Rights};
+use crate::abi::wire::{
+    ObjectKind, PageKind, PortBrief, PortName, ProcessName, Protection, Rights,
+};
 
 /// What exod said in the hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,4 +146,62 @@ pub struct Work {
     pub unbinding: u64,
     /// Objects that something still pins.
     pub pinned: u64,
+}
+
+/// Who is behind a domain, as exod saw it when it connected. Needs the policy's `admin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DomainInfo {
+    /// Its number.
+    pub domain: u64,
+    /// Its process.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// What its process calls itself: its own choice.
+    pub name: ProcessName,
+    /// When it connected, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// The number of its session, as logs have it.
+    pub session: u64,
+}
+
+/// What a domain's session did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Of these, refused.
+    pub refused: u64,
+    /// Of these, granted a capability.
+    pub granted: u64,
+    /// Capabilities that were taken from it by force.
+    pub lost: u64,
+    /// Sides of ports that it has.
+    pub port_sides: u64,
+    /// 1 live, 2 ending, 3 ended, but something still pins its frames.
+    pub state: u64,
+}
+
+/// A port as an admin sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortInfo {
+    /// Its number, which is not used again.
+    pub port: u64,
+    /// Its name.
+    pub name: PortName,
+    /// Ring, flags, and what became of its sides.
+    pub brief: PortBrief,
+    /// The domains of its sides; none where a side is not there.
+    pub sides: [Option<u64>; 2],
+}
+
+/// What passed a port, as its sides say of themselves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounts {
+    /// Descriptors (pieces of packets; most packets are one) that each side has sent.
+    pub sent: [u64; 2],
+    /// When that was so, in nanoseconds of the monotonic clock.
+    pub at_ns: u64,
 }

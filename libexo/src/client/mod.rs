@@ -67,6 +67,7 @@ use rustix::io::Errno;
 use crate::abi::port::PortFlags;
 use crate::abi::status::Status;
 use crate::abi::wire::{ErrorCode, PageKind, PortName};
+use crate::counters::Counters;
 use crate::status::{StatusTable, StatusWord};
 use crate::{Error, Result};
 use session::Session;
@@ -97,6 +98,16 @@ impl Client {
     /// `/run/exod/exod.sock`.
     pub fn connect_default() -> Result<Client> {
         Client::over(connect::from_environment(ANSWER_TIMEOUT)?)
+    }
+
+    /// As [`Client::connect`], or without a path as [`Client::connect_default`], waiting at most
+    /// `timeout` for the connection, the hello, and each answer after it.
+    pub fn connect_within(path: Option<&Path>, timeout: Duration) -> Result<Client> {
+        let socket = match path {
+            Some(path) => connect::to_path(path, timeout)?,
+            None => connect::from_environment(timeout)?,
+        };
+        Client::over_with(socket, Some(timeout))
     }
 
     /// Begins a session over a connected `SOCK_SEQPACKET` socket.
@@ -228,6 +239,35 @@ impl Client {
         self.call(Call::work())
     }
 
+    /// Who is behind each domain. Needs the policy's `admin`. A list that is long is asked for one
+    /// by one, so domains that begin or end meanwhile may be missing in it.
+    pub fn domains(&self) -> impl Iterator<Item = Result<DomainInfo>> + '_ {
+        let next = |last| self.call(Call::domain_next(last));
+        listed(next, |domain: &DomainInfo| domain.domain)
+    }
+
+    /// What a domain's session did so far. Needs the policy's `admin`.
+    pub fn activity(&self, domain: u64) -> Result<Activity> {
+        self.call(Call::activity(domain))
+    }
+
+    /// All ports. Needs the policy's `admin`. See [`Client::domains`].
+    pub fn ports(&self) -> impl Iterator<Item = Result<PortInfo>> + '_ {
+        let next = |last| self.call(Call::port_next(last));
+        listed(next, |port: &PortInfo| port.port)
+    }
+
+    /// How much has passed a port. Needs the policy's `admin`.
+    pub fn port_counts(&self, port: u64) -> Result<PortCounts> {
+        self.call(Call::port_counts(port))
+    }
+
+    /// exod's counters: asked for once, they are read without asking again. Needs the policy's
+    /// `admin`.
+    pub fn counters(&self) -> Result<Counters> {
+        self.call(Call::counters())
+    }
+
     /// Status of a capability: one load and a compare. Empty when the handle is not live any more.
     #[inline]
     pub fn status(&self, handle: u64) -> Status {
@@ -296,6 +336,22 @@ impl Client {
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.0.bell.as_fd()
     }
+}
+
+/// A list that is asked for one by one, to its end or its first error.
+fn listed<T>(
+    next: impl Fn(u64) -> Result<Option<T>>,
+    number: impl Fn(&T) -> u64,
+) -> impl Iterator<Item = Result<T>> {
+    let mut last = Some(0);
+    std::iter::from_fn(move || {
+        let found = next(last?).transpose();
+        last = match &found {
+            Some(Ok(item)) => Some(number(item)),
+            _ => None,
+        };
+        found
+    })
 }
 
 impl std::fmt::Debug for Client {

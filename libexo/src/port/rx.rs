@@ -165,6 +165,12 @@ const GUESS_MAX: u32 = 2;
 /// packet is seen at once and a burst's returns cross as one run.
 const EMPTY_TURNS: u32 = 32;
 
+/// Of a packet as long as this the rest is brought near while the one before it is read: fewer of
+/// its lines are under way at once than the caches could have under way.
+const LONG_MIN: usize = 512;
+/// So many of its lines; the processor sees by itself that more follow.
+const LONG_LINES: usize = 32;
+
 /// Bits of an entry that are zero when it is new and a packet of one piece in segment 0.
 const NOT_PLAIN: u64 = Descriptor::LAP | Descriptor::MORE | !0 << 48;
 
@@ -457,6 +463,11 @@ impl<'p> Iterator for RxBurst<'p> {
             }
         }
         let (pieces, rest) = self.staged.split_at(count);
+        if let Some(next) = rest.first()
+            && next.len() >= LONG_MIN
+        {
+            self.shared.segments.prefetch(*next, LONG_LINES);
+        }
         self.staged = rest;
         self.first += count as u32;
         self.packets -= 1;

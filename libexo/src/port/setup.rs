@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::abi::CACHE_LINE;
-use crate::abi::port::{Layout, PortFlags, RING_LOG2, RING_LOG2_DEFAULT, SEGMENTS_MAX};
+use crate::abi::port::{Layout, PortFlags, RING_LOG2, RING_LOG2_DEFAULT, SEGMENTS_MAX, SENT_WORD};
 use crate::abi::status::Status;
 use crate::abi::wire::{ErrorCode, Op, PortName};
 use crate::client::{Client, PeerSide};
@@ -22,7 +22,7 @@ use super::bell::Bells;
 use super::returns::Returns;
 use super::rx::{Rx, Shared};
 use super::tap::Tap;
-use super::tx::Tx;
+use super::tx::{Tally, Tx};
 
 /// Words of a control line.
 const CONTROL_WORDS: usize = CACHE_LINE / 8;
@@ -291,6 +291,7 @@ fn lay_out(
         words(&own, 0, CONTROL_WORDS)?,
         words(&theirs, 0, CONTROL_WORDS)?,
     );
+    let tally = Tally::new(words(&own, 8 * SENT_WORD, 1)?);
 
     let buffers = Buffers::new(
         Rc::clone(&own),
@@ -308,7 +309,7 @@ fn lay_out(
         client,
         handle,
         side: peer.side,
-        tx: Tx::new(sends, gets_back, pool),
+        tx: Tx::new(sends, gets_back, pool, tally),
         rx: Rx::new(receives, shared),
         bells: Bells::new(bells.0, bells.1, own_control, peer_control),
         own,

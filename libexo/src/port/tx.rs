@@ -32,10 +32,43 @@ pub(crate) struct Tx<S> {
     /// next position to one lap after this one are free.
     oldest: u32,
     outstanding: u32,
+    tally: Tally<S>,
+}
+
+/// The word that tells exod how much was sent. Written when returns come home, which is at least
+/// once a ring: the ring's laps tell the rest, so that no packet pays for being counted.
+#[derive(Debug)]
+pub(crate) struct Tally<S> {
+    word: S,
+    /// All descriptors up to `position`.
+    sent: u64,
+    position: u32,
+}
+
+impl<S: Slots> Tally<S> {
+    /// Over one word of our own segment.
+    pub(crate) fn new(word: S) -> Tally<S> {
+        Tally {
+            word,
+            sent: 0,
+            position: 0,
+        }
+    }
+
+    fn publish(&mut self, position: u32) {
+        self.sent += u64::from(position.wrapping_sub(self.position));
+        self.position = position;
+        self.word.store(0, self.sent);
+    }
 }
 
 impl<S: Slots> Tx<S> {
-    pub(crate) fn new(ring: Producer<S>, returns: Consumer<S>, own: Rc<Mempool>) -> Tx<S> {
+    pub(crate) fn new(
+        ring: Producer<S>,
+        returns: Consumer<S>,
+        own: Rc<Mempool>,
+        tally: Tally<S>,
+    ) -> Tx<S> {
         let flight = (0..ring.capacity()).map(|_| None).collect();
         let oldest = ring.position();
         Tx {
@@ -47,6 +80,7 @@ impl<S: Slots> Tx<S> {
             draft: Vec::new(),
             oldest,
             outstanding: 0,
+            tally,
         }
     }
 
@@ -222,6 +256,9 @@ impl<S: Slots> Tx<S> {
         while let Some(entry) = self.returns.peek(0) {
             home += self.take_run(Return(entry))?;
             self.returns.advance(1);
+        }
+        if home > 0 {
+            self.tally.publish(self.ring.position());
         }
         Ok(home)
     }

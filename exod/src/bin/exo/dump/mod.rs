@@ -12,7 +12,6 @@ mod side;
 mod sink;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,6 @@ use libexo::Client;
 use libexo::abi::tap::{TAPPABLE_LEN, tap_name};
 use libexo::abi::wire::{ErrorCode, PortName};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use self::part::Captured;
 use self::sink::Sink;
@@ -110,7 +108,7 @@ pub fn run(exod: &Exod, args: &Args) -> anyhow::Result<()> {
             args.port
         );
     };
-    let stop = stop_flag()?;
+    let stop = crate::stop_flag()?;
     // The tapped sides' memory may go at any moment.
     libexo::guard::install()?;
     let client = exod.connect()?;
@@ -154,19 +152,6 @@ pub fn run(exod: &Exod, args: &Args) -> anyhow::Result<()> {
         dump.failed = dump.failed.take().or(tapped.err());
     });
     dump.finish(&name, args)
-}
-
-/// Set by Ctrl-C; the second Ctrl-C ends exo at once.
-fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    /// As a shell reports a process that SIGINT ended.
-    const INTERRUPTED: i32 = 130;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED, stop.clone())
-            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .context("cannot watch for signals")?;
-    }
-    Ok(stop)
 }
 
 impl Dump {
@@ -304,8 +289,6 @@ impl Dump {
             );
         }
         match self.failed {
-            // Whoever read what we write has seen enough.
-            Some(error) if sink::is_broken_pipe(&error) => Ok(()),
             Some(error) => Err(error),
             None => Ok(()),
         }

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -194,12 +194,6 @@ impl Sink {
 }
 
 const STDOUT: &str = "cannot write to standard output";
-
-/// Whether it only says that our reader has closed its end.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let io = error.chain().find_map(|e| e.downcast_ref::<io::Error>());
-    io.is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
-}
 
 /// A file's failure without the wrapping that hides its kind.
 fn plain(error: PcapError) -> anyhow::Error {
