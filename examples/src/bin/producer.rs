@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, value_parser};
 use examples::family::Stop;
 use examples::numbers;
 use libexo::port::{Port, PortConfig};
@@ -16,6 +16,9 @@ use libexo::{Client, Error};
 
 /// How long one wait takes at most, so that a signal is seen soon.
 const STEP: Duration = Duration::from_millis(50);
+
+/// The highest rate, in packets a second: one core can still make them.
+const RATE_MAX: i64 = 10_000_000;
 
 /// Packets that fell due are sent together, so often.
 const TICK: Duration = Duration::from_millis(10);
@@ -28,7 +31,7 @@ struct Options {
     #[arg(long, default_value = numbers::PORT)]
     name: String,
     /// Packets a second
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(1..=RATE_MAX))]
     rate: u32,
     /// Stop after so many packets
     #[arg(long)]

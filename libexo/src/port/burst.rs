@@ -1,8 +1,8 @@
 //! The packets of one turn, and those that are taken out of it.
 //!
-//! A [`RxBurst`] lends packets for as long as the port is not used otherwise. A packet that must live
-//! longer is *taken* out of the burst: an [`RxPacket`] holds its slots until it is dropped, in any
-//! order.
+//! A [`RxBurst`] lends packets for as long as the port is not used otherwise. A packet that must
+//! live longer is *taken* out of the burst: an [`RxPacket`] holds its slots until it is dropped, in
+//! any order.
 //!
 //! A held packet's slot blocks the sender's ring when its turn comes again. Copy out what you mean
 //! to keep for long.
