@@ -27,14 +27,14 @@ service() {
 }
 ended() { [ "$(show "$1" ActiveState)" != active ]; }
 
-service server "/guest/bin/echo server" SupplementaryGroups=exo
-service client "/guest/bin/echo client" SupplementaryGroups=exo
+service server "/guest/bin/echo server --count 500" SupplementaryGroups=exo
+service client "/guest/bin/echo client --count 500" SupplementaryGroups=exo
 await ended client.service
 await ended server.service
 journalctl -u server -u client -o cat | grep -E "answers|answered" || fail "$(journalctl -u client -u server)"
 [ "$(show client.service Result)$(show server.service Result)" = successsuccess ] || fail "one of them failed"
 
-service outsider "/guest/bin/echo client"
+service outsider "/guest/bin/echo client --count 500"
 await ended outsider.service
 [ "$(show outsider.service Result)" = exit-code ] || fail "somebody outside the group was served"
 journalctl -u outsider -o cat | grep -qi "permission denied" || fail "$(journalctl -u outsider)"
