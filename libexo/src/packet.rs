@@ -206,15 +206,12 @@ impl Mempool {
         let Some(line) = inner.take() else {
             return Ok(None);
         };
+        // Free again unless it is sent, also when `fill` panics.
+        let taken = Taken { inner, line };
         let buffer = inner.buffers.pointer(line).as_ptr();
         // SAFETY: the buffer was free, so it is nobody else's; `len` bytes fit, as asserted.
-        match fill(unsafe { std::slice::from_raw_parts_mut(buffer, len) }) {
-            Ok(true) => Ok(Some(InFlight::new(line))),
-            refused => {
-                inner.put(line);
-                refused.map(|_| None)
-            }
-        }
+        let sent = fill(unsafe { std::slice::from_raw_parts_mut(buffer, len) })?;
+        Ok(sent.then(|| taken.into_flight()))
     }
 
     /// Takes back buffers of this pool that came home, as long as `next` gives some. The port keeps
@@ -359,6 +356,27 @@ impl Drop for Packet {
 impl std::fmt::Debug for Packet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Packet({} bytes)", self.len)
+    }
+}
+
+/// A buffer that is out of the list for a moment.
+struct Taken<'p> {
+    inner: &'p Inner,
+    line: u32,
+}
+
+impl Taken<'_> {
+    #[inline]
+    fn into_flight(self) -> InFlight {
+        let flight = InFlight::new(self.line);
+        std::mem::forget(self);
+        flight
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.inner.put(self.line);
     }
 }
 

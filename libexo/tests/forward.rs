@@ -577,3 +577,137 @@ fn what_can_not_be_sent_on_is_dropped() {
         Some(ErrorCode::Rights)
     );
 }
+
+/// A chain of the most pieces that there may be, where it barely fits or never: it does not block
+/// what comes behind it, whatever the ring's size and the turn's.
+#[test]
+fn the_longest_chain_blocks_nobody() {
+    for (ring_log2, max) in [(6, 64), (6, 8), (6, 1), (4, 64), (4, 1)] {
+        // With the first piece skipped whole, the header takes its place.
+        for (first_len, fits) in [(20, false), (10, true)] {
+            let exod = exod();
+            let (first, third) = (connect(&exod), connect(&exod));
+            let waiting = Port::create(&first, "in", config(6)).expect("a port");
+            let raw = RawPeer::join(connect(&exod), "in", 1, PortFlags::SHARE);
+            let raw = raw.expect("a frame, and a port that waits");
+            let mut inward = waiting.ready(SOON).expect("joined");
+            let (mut outward, mut sink) = port(&first, &third, "out", ring_log2);
+            let base = raw.layout.packets;
+            for k in 0..CHAIN_MAX {
+                let len = if k == 0 { first_len } else { 20 };
+                let d = Descriptor::new(0, base + 64 * k, len, k + 1 < CHAIN_MAX);
+                raw.send(k as u32, d);
+            }
+            raw.send(CHAIN_MAX as u32, Descriptor::new(0, base, 64, false));
+            let (mut received, mut sent) = (0, 0);
+            for _ in 0..8 {
+                let done = outward.forward_burst(&mut inward, max, 4, 10, |_, head| {
+                    head.copy_from_slice(b"head");
+                    Ok(true)
+                });
+                let done = done.expect("alive");
+                (received, sent) = (received + done.received, sent + done.sent);
+                drop(take(&mut sink, 64));
+                sink.flush().expect("alive");
+            }
+            let case = format!("ring 2^{ring_log2}, {max} at a time, fits: {fits}");
+            assert_eq!((received, sent), (2, 1 + usize::from(fits)), "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_burst_out_of_new_memory_is_sent_on_at_once() {
+    let exod = exod();
+    let mut line = Line::new(&exod, 6);
+    let pool = line.source.add_pool(1, 4096).expect("another segment");
+    let mut burst = Vec::new();
+    assert_eq!(pool.alloc_burst(5, 100, &mut burst), 5);
+    assert_eq!(line.source.send_burst(&mut burst).expect("credit"), 5);
+    let (received, sent) = (5, 5);
+    let done = line
+        .outward
+        .forward_burst(&mut line.inward, 64, 4, 10, |_, _| Ok(true));
+    assert_eq!(done.expect("alive"), Forwarded { received, sent });
+}
+
+/// What a rewriter leaves when it panics: nothing that was received or allocated is lost.
+#[test]
+fn a_panic_of_the_rewriter_loses_no_slot() {
+    let exod = exod();
+    let mut line = Line::new(&exod, 5);
+    line.send(9);
+    let mut seen = 0;
+    let turn = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        line.outward
+            .forward_burst(&mut line.inward, 64, 4, 10, |_, head| {
+                seen += 1;
+                head.copy_from_slice(b"head");
+                assert!(seen < 4, "the rewriter fails, as this test wants it to");
+                Ok(true)
+            })
+    }));
+    assert!(turn.is_err());
+    let sent = line
+        .outward
+        .send_with(1, 4, |_, b| b.copy_from_slice(b"more"));
+    assert_eq!(sent.expect("alive"), 1);
+    let taken = take(&mut line.sink, 64);
+    let lens: Vec<usize> = taken.iter().map(|packet| packet.view().len()).collect();
+    assert_eq!(lens, [94, 94, 94, 4]);
+    drop(taken);
+    line.settle();
+    all_home(&mut line.source, "after the panic");
+    all_home(&mut line.outward, "after the panic");
+}
+
+/// The sink dies while the next chain finds no room: the forwarder hears it.
+#[test]
+fn a_sink_that_dies_is_heard_of_though_nothing_fits() {
+    let exod = exod();
+    let (first, third) = (connect(&exod), connect(&exod));
+    let waiting = Port::create(&first, "in", config(6)).expect("a port");
+    let raw = RawPeer::join(connect(&exod), "in", 1, PortFlags::SHARE);
+    let raw = raw.expect("a frame, and a port that waits");
+    let mut inward = waiting.ready(SOON).expect("joined");
+    let (mut outward, sink) = port(&first, &third, "out", 4);
+    assert_eq!(outward.send_with(13, 4, |_, _| {}).expect("credit"), 13);
+    let base = raw.layout.packets;
+    for k in 0..3 {
+        raw.send(k, Descriptor::new(0, base + 64 * k as usize, 20, k < 2));
+    }
+    drop((sink, third));
+    let end = Instant::now() + SOON;
+    let heard = loop {
+        let turn = outward.forward_burst(&mut inward, 64, 4, 10, |_, _| Ok(true));
+        if let Err(error) = turn {
+            break error;
+        }
+        assert!(Instant::now() < end, "nobody says that the sink has gone");
+    };
+    assert!(matches!(heard, Error::PeerGone), "{heard:?}");
+}
+
+/// Sources come and go on two ports at once: neither keeps what belonged to them.
+#[test]
+fn sources_that_went_are_let_go_by_every_port() {
+    let exod = exod();
+    let (middle, third) = (connect(&exod), connect(&exod));
+    let (mut one, _sink_one) = port(&middle, &third, "one", 4);
+    let (mut two, _sink_two) = port(&middle, &third, "two", 4);
+    let maps = || std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count());
+    let mut before = 0;
+    for round in 0..12 {
+        let first = connect(&exod);
+        let (source, mut inward) = port(&first, &middle, &format!("in-{round}"), 4);
+        one.share_from(&mut inward).expect("the source shares");
+        two.share_from(&mut inward).expect("the source shares");
+        drop((source, inward, first));
+        one.flush().expect("alive");
+        two.flush().expect("alive");
+        if round == 1 {
+            before = maps();
+        }
+    }
+    assert!(maps() < before + 10, "{before} mappings became {}", maps());
+}

@@ -60,7 +60,8 @@ pub(crate) struct Foreign {
     owners: Box<[Owner]>,
     /// Further pools of ours, and the segment that each lies in.
     pools: Vec<(Rc<Mempool>, u8)>,
-    sources: Vec<Source>,
+    /// By number. None where one is over.
+    sources: Vec<Option<Source>>,
 }
 
 impl Foreign {
@@ -89,23 +90,25 @@ impl Foreign {
     #[inline]
     pub(crate) fn find(&self, shared: &Rc<Shared>) -> Option<u16> {
         let mut sources = self.sources.iter();
-        let found = sources.position(|source| Rc::ptr_eq(&source.shared, shared));
+        let found = sources.position(|source| source.as_ref().is_some_and(|s| s.is(shared)));
         found.map(|index| index as u16)
     }
 
     /// A source by its number.
     #[inline]
     pub(crate) fn source(&mut self, index: u16) -> &mut Source {
-        &mut self.sources[usize::from(index)]
+        let source = self.sources[usize::from(index)].as_mut();
+        source.expect("a source that was found is there until the port's next flush")
     }
 
     /// Our segments by those of a source.
     #[inline]
     pub(crate) fn segments(&self, source: u16) -> [u8; SEGMENTS_MAX] {
-        self.sources[usize::from(source)].segments
+        let source = self.sources[usize::from(source)].as_ref();
+        source.map_or([0; SEGMENTS_MAX], |source| source.segments)
     }
 
-    /// Makes a port a source; its number. One that is over makes room.
+    /// Makes a port a source; its number.
     pub(crate) fn add_source(&mut self, shared: &Rc<Shared>, slots: u32) -> u16 {
         self.make_room(slots);
         let source = Source {
@@ -113,13 +116,13 @@ impl Foreign {
             segments: [0; SEGMENTS_MAX],
             known: 0,
         };
-        let mut sources = self.sources.iter();
-        let place = sources.position(Source::is_over);
-        let index = place.unwrap_or(self.sources.len());
-        match place {
-            Some(index) => self.sources[index] = source,
-            None => self.sources.push(source),
-        }
+        self.forget();
+        let free = self.sources.iter().position(Option::is_none);
+        let index = free.unwrap_or_else(|| {
+            self.sources.push(None);
+            self.sources.len() - 1
+        });
+        self.sources[index] = Some(source);
         index as u16
     }
 
@@ -138,8 +141,10 @@ impl Foreign {
 
     /// Lets go of sources that are over, and so of their peers' memory.
     pub(crate) fn forget(&mut self) {
-        while self.sources.last().is_some_and(Source::is_over) {
-            self.sources.pop();
+        for source in &mut self.sources {
+            if source.as_ref().is_some_and(Source::is_over) {
+                *source = None;
+            }
         }
     }
 
@@ -159,7 +164,7 @@ impl Foreign {
                 first,
                 count,
             } => {
-                let slots = self.sources[usize::from(source)].shared.slots();
+                let slots = self.source(source).shared.slots();
                 let (first, count) = (u32::from(first), u32::from(count));
                 let follows =
                     home.source == source && (home.first + home.count) & (slots - 1) == first;
@@ -183,8 +188,10 @@ impl Foreign {
     #[inline]
     pub(crate) fn give_back(&self, home: Home) {
         if home.count > 0 {
-            let source = &self.sources[usize::from(home.source)];
-            source.shared.give_taken(home.first, home.count);
+            let source = self.sources[usize::from(home.source)].as_ref();
+            if let Some(source) = source {
+                source.shared.give_taken(home.first, home.count);
+            }
         }
     }
 
@@ -199,8 +206,12 @@ impl Foreign {
 }
 
 impl Source {
-    /// Whether its port has gone and nothing of it is out.
+    fn is(&self, shared: &Rc<Shared>) -> bool {
+        Rc::ptr_eq(&self.shared, shared)
+    }
+
+    /// Whether its port has gone and nothing of it is out, here or elsewhere.
     fn is_over(&self) -> bool {
-        Rc::strong_count(&self.shared) == 1 && self.shared.nothing_is_held()
+        self.shared.gone.get() && self.shared.nothing_is_held()
     }
 }

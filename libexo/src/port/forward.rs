@@ -11,12 +11,12 @@ use std::rc::Rc;
 
 use crate::abi::port::{CHAIN_MAX, SEGMENTS_MAX};
 use crate::error::{Error, Result};
-use crate::packet::Packet;
+use crate::packet::{InFlight, Packet};
 use crate::shm::Words;
 
-use super::burst::{PeerPacket, RxPacket};
+use super::burst::{PeerPacket, RxBurst, RxPacket};
 use super::foreign::Held;
-use super::rx::Room;
+use super::rx::{Room, Shared};
 use super::tx::{self, Tx};
 use super::{BURST_MAX, Port};
 
@@ -71,7 +71,6 @@ impl Port {
         if !tx::fits(head_len) || head_len > longest {
             return Err(tx::wrong_len(head_len, longest));
         }
-        let source = self.source(from)?;
         let (max, slots) = self.room(max.min(BURST_MAX))?;
         if max == 0 {
             self.starved()?;
@@ -83,19 +82,27 @@ impl Port {
             self.rest_turn(from)?;
             return Ok(Forwarded::default());
         }
+        // Now, since staging may have met a segment for the first time.
+        let source = self.source(from)?;
         let tapped = self.tapped();
         let Port {
             tx, tap, client, ..
         } = self;
         let segments = tx.foreign().segments(source);
-        let (pool, mut burst) = (Rc::clone(tx.pool()), from.rx.hand_over(slots, packets));
-        let (shared, mut sent, mut outcome) = (Rc::clone(burst.shared()), 0, Ok(()));
-        while let Some((packet, first)) = burst.next_at() {
+        let (pool, burst) = (Rc::clone(tx.pool()), from.rx.hand_over(slots, packets));
+        let mut turn = Turn {
+            tx,
+            shared: burst.shared(),
+            burst,
+            current: None,
+        };
+        let (mut sent, mut outcome) = (0, Ok(()));
+        while let Some((packet, first)) = turn.burst.next_at() {
             let count = packet.piece_count() as u32;
+            turn.current = Some((first, count));
             pool.prefetch_next(AHEAD);
-            let go = outcome.is_ok() && can_go(&packet, skip, &segments);
             let head = pool.fill_next(head_len, |head| {
-                let go = go && rewrite(&packet, head)?;
+                let go = can_go(&packet, skip, &segments) && rewrite(&packet, head)?;
                 if tapped && go {
                     tap.forwarded(client, head, &packet, skip);
                 }
@@ -103,24 +110,22 @@ impl Port {
             });
             match head {
                 Ok(Some(head)) => {
-                    shared.hold(first, count, true);
-                    tx.draft_head(head, head_len);
                     let held = Held {
                         source,
                         first,
                         count,
                     };
-                    tx.draft_rest(&packet, skip, held);
+                    turn.send_on(head, head_len, &packet, skip, held);
                     sent += 1;
                 }
-                Ok(None) => shared.give(first, count),
+                Ok(None) => turn.give_back(),
                 Err(error) => {
-                    shared.give(first, count);
                     outcome = Err(error);
+                    break;
                 }
             }
         }
-        tx.publish();
+        drop(turn);
         self.bells.ring_if_asleep();
         if from.rx.shared.take_news() {
             from.bells.ring_if_asleep();
@@ -150,6 +155,8 @@ impl Port {
     /// there is nothing to send.
     fn rest_turn(&mut self, from: &mut Port) -> Result<()> {
         self.flush()?;
+        // Or a peer that is gone would never be heard of while what waits finds no room.
+        self.nothing()?;
         from.rx.shared.flush();
         if from.rx.shared.take_news() {
             from.bells.ring_if_asleep();
@@ -160,17 +167,26 @@ impl Port {
     /// The number of `from` among our sources, with all of its segments that it may have.
     #[inline]
     fn source(&mut self, from: &mut Port) -> Result<u16> {
-        match self.tx.foreign().find(&from.rx.shared) {
-            Some(index) => {
-                let known = self.tx.foreign().source(index).known;
-                if known != from.rx.shared.segments.count() {
-                    // What can't be shared is not sent on.
-                    let _ = self.share(from);
-                }
+        let found = self.tx.foreign().find(&from.rx.shared);
+        match found {
+            Some(index)
+                if self.tx.foreign().source(index).known == from.rx.shared.segments.count() =>
+            {
                 Ok(index)
             }
-            None => self.share(from),
+            _ => self.share_what_may(from),
         }
+    }
+
+    /// What can't be shared is dropped packet by packet; a source of which nothing can be is an
+    /// error.
+    #[cold]
+    fn share_what_may(&mut self, from: &mut Port) -> Result<u16> {
+        let (index, outcome) = self.share(from);
+        if self.tx.foreign().segments(index)[0] == 0 {
+            outcome?;
+        }
+        Ok(index)
     }
 
     /// Forwards one packet that was taken from another port (or this one): as
@@ -221,11 +237,15 @@ impl Port {
 
     /// Lets the peer read the packets that `from` receives, so that they can be sent on. The peer
     /// of `from` must have opened it with `share`. Forwarding a burst does this by itself.
+    ///
+    /// Each unit that a port sends from takes one of its 32 segments for the port's life, also when
+    /// the source that it belonged to has gone.
     pub fn share_from(&mut self, from: &mut Port) -> Result<()> {
-        self.share(from).map(|_| ())
+        self.share(from).1
     }
 
-    fn share(&mut self, from: &mut Port) -> Result<u16> {
+    /// Shares what may be, and says why the first was refused that may not.
+    fn share(&mut self, from: &mut Port) -> (u16, Result<()>) {
         let slots = self.ring_slots();
         let known = from.rx.shared.segments.count();
         let foreign = self.tx.foreign();
@@ -233,16 +253,69 @@ impl Port {
             Some(index) => index,
             None => foreign.add_source(&from.rx.shared, slots),
         };
-        foreign.source(index).known = known;
+        let mut outcome = Ok(());
         for segment in 0..SEGMENTS_MAX {
             let there = from.rx.shared.segments.get(segment).is_some();
-            if there && self.tx.foreign().source(index).segments[segment] == 0 {
-                let unit = from.peer_units[segment];
-                let ours = self.client.port_attach(self.handle, unit)?;
-                self.tx.foreign().source(index).segments[segment] = ours as u8;
+            if !there || self.tx.foreign().source(index).segments[segment] != 0 {
+                continue;
+            }
+            // One that its owner took away says nothing about the others.
+            match self
+                .client
+                .port_attach(self.handle, from.peer_units[segment])
+            {
+                Ok(ours) => self.tx.foreign().source(index).segments[segment] = ours as u8,
+                Err(error) => outcome = outcome.and(Err(error)),
             }
         }
-        Ok(index)
+        if self.tx.foreign().segments(index)[0] != 0 {
+            self.tx.foreign().source(index).known = known;
+        }
+        (index, outcome)
+    }
+}
+
+/// A turn of forwarding. However it ends, also by a panic of the rewriter, what was drafted is sent
+/// and what was received and not sent goes back.
+struct Turn<'t> {
+    tx: &'t mut Tx<Words>,
+    shared: &'t Rc<Shared>,
+    burst: RxBurst<'t>,
+    /// Slots of the packet at hand, while they are neither held nor given back.
+    current: Option<(u32, u32)>,
+}
+
+impl Turn<'_> {
+    #[inline]
+    fn send_on(
+        &mut self,
+        head: InFlight,
+        head_len: usize,
+        packet: &PeerPacket<'_>,
+        skip: usize,
+        held: Held,
+    ) {
+        self.current = None;
+        self.shared.hold(held.first, held.count, true);
+        self.tx.draft_head(head, head_len);
+        self.tx.draft_rest(packet, skip, held);
+    }
+
+    #[inline]
+    fn give_back(&mut self) {
+        if let Some((first, count)) = self.current.take() {
+            self.shared.give(first, count);
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.give_back();
+        while let Some((packet, first)) = self.burst.next_at() {
+            self.shared.give(first, packet.piece_count() as u32);
+        }
+        self.tx.publish();
     }
 }
 

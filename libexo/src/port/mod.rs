@@ -433,6 +433,7 @@ impl Port {
 impl Drop for Port {
     fn drop(&mut self) {
         self.rx.shared.flush();
+        self.rx.shared.gone.set(true);
         let _ = self.client.port_leave(self.handle, LEAVE_DONE);
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     /// First slot and number of slots of the burst that was lent last. They go back with the next
     /// use of the port, when nobody can look at its packets any more.
     lent: Cell<(u32, u32)>,
+    /// The port itself is gone; packets that were taken from it may not be.
+    pub(crate) gone: Cell<bool>,
 }
 
 impl Shared {
@@ -44,6 +46,7 @@ impl Shared {
             held: vec![Cell::new(false); slots].into_boxed_slice(),
             held_count: Cell::new(0),
             lent: Cell::new((0, 0)),
+            gone: Cell::new(false),
         }
     }
 
@@ -241,6 +244,7 @@ impl Rx {
             })
         });
         let (mut slots, mut packets, mut fault) = (plain, plain, None);
+        let mut needed = plain * (1 + place.heads);
         // Never more than the ring has: a writer that goes on writing while we read would lap us.
         let room = if plain == max {
             plain
@@ -260,10 +264,13 @@ impl Rx {
                     false
                 };
             }
-            let fits = ahead + 1 + (packets + 1) * place.heads <= place.slots;
+            // More pieces than a chain may have are not sent on, and so take no room.
+            let cost = (ahead + 1 - slots + place.heads).min(CHAIN_MAX as u32);
+            let fits = needed + cost <= place.slots;
             if fits {
                 slots = ahead + 1;
                 packets += 1;
+                needed += cost;
             }
             fits && packets < max
         });

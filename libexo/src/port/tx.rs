@@ -236,6 +236,7 @@ impl<S: Slots> Tx<S> {
     /// not pull the line of descriptors away between two packets.
     #[inline]
     pub(crate) fn push_filled(&mut self, count: u32, len: usize, fill: impl FnMut(u32, &mut [u8])) {
+        debug_assert!(self.draft.is_empty());
         let (flight, mask) = (&mut self.flight, self.ring.capacity() - 1);
         let next = self.ring.position();
         self.pool.fill_burst(count, len, fill, |k, buffer| {
