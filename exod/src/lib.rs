@@ -26,6 +26,7 @@ pub mod leftovers;
 pub mod log;
 pub mod look;
 pub mod manager;
+pub mod pages;
 pub mod policy;
 pub mod ports;
 pub mod server;

@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use exod::activation::{self, Inherited};
 use exod::config::{CONFIG_PATH, Config, Loaded};
 use exod::leftovers;
 use exod::log;
 use exod::manager::Manager;
+use exod::pages;
 use exod::server::{Listener, Server};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -85,6 +86,9 @@ const EXIT_CONFIG: u8 = 3;
 fn main() -> ExitCode {
     // Before anything else opens a descriptor.
     let inherited = activation::take();
+    if let Some(done) = pages::asked(Options::command(), 8) {
+        return done;
+    }
     let options = Options::parse();
     if options.put_back {
         return put_back(&options);

@@ -173,8 +173,8 @@ impl<S: Slots> Consumer<S> {
     }
 
     /// Looks at entries that have been written, from `ahead` of the next one on and less than
-    /// `max`, and hands each to `f`, which says whether to go on. Each is read once. What they stand
-    /// for may be read after this.
+    /// `max`, and hands each to `f`, which says whether to go on. Each is read once. What they
+    /// stand for may be read after this.
     #[inline]
     pub fn scan(&self, ahead: u32, max: u32, mut f: impl FnMut(u32, u64) -> bool) {
         let max = max.min(self.mask + 1);
@@ -192,9 +192,9 @@ impl<S: Slots> Consumer<S> {
     }
 
     /// Looks at up to `max` entries in a row, as far as the ring's end, and hands each to `f` with
-    /// its lap bit cleared when it was written and set when it was not: so `f`, which says whether to
-    /// go on, can test that bit with others at once. How many it went over. Settle before what they
-    /// stand for is read.
+    /// its lap bit cleared when it was written and set when it was not: so `f`, which says whether
+    /// to go on, can test that bit with others at once. How many it went over. [`Consumer::scan`]
+    /// settles what both have seen.
     #[inline(always)]
     pub fn skim(&self, ahead: u32, max: u32, mut f: impl FnMut(u32, u64) -> bool) -> u32 {
         let position = self.next.wrapping_add(ahead);

@@ -403,6 +403,16 @@ impl Segments {
         View { base, len }
     }
 
+    /// Brings up to `lines` lines of a piece near.
+    #[inline]
+    pub fn prefetch(&self, piece: Piece, lines: usize) {
+        let (base, _) = self.views[piece.segment() % SEGMENTS_MAX].get();
+        let from = base.as_ptr().wrapping_add(piece.offset());
+        for at in (0..piece.len()).step_by(CACHE_LINE).take(lines) {
+            prefetch_read(from.wrapping_add(at));
+        }
+    }
+
     /// The bytes of a piece that was [admitted](Segments::admit) here.
     #[inline]
     pub fn bytes(&self, piece: Piece) -> Option<PeerBytes<'_>> {

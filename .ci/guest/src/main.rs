@@ -174,6 +174,10 @@ fn run(options: &Options, stop: &Stop) -> anyhow::Result<u8> {
         list(&tests);
         return Ok(0);
     }
+    ensure!(
+        !options.shell || std::io::stdin().is_terminal(),
+        "--shell needs a terminal; --run COMMAND does without"
+    );
     if let Some(reason) = apt::missing() {
         println!("skipped: {reason}");
         return Ok(EXIT_SKIPPED);

@@ -1,5 +1,5 @@
-//! A time limit that does not run while nobody does: a machine that sleeps, or a run that is stopped
-//! as a whole and goes on later, costs no test its time.
+//! A time limit that does not run while nobody does: a machine that sleeps, or a run that is
+//! stopped as a whole and goes on later, costs no test its time.
 
 #![forbid(unsafe_code)]
 

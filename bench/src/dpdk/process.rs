@@ -45,14 +45,16 @@ impl Process {
         Ok(process)
     }
 
-    /// The same for a program that shares its core with another one and yields it.
+    /// The same for a program that shares its core with another one and takes turns with it.
     ///
     /// With autogroup scheduling a yield reaches only programs of the same session, so these stay
-    /// in ours (in a process group of their own, where no Ctrl-C reaches them) and at its priority.
+    /// in ours (in a process group of their own, where no Ctrl-C reaches them).
     /// The program must end by itself when its parent does.
     pub(super) fn start_sharing(name: &str, mut command: Command) -> Result<Self> {
         command.process_group(0);
-        Self::spawn(name, command)
+        let process = Self::spawn(name, command)?;
+        worker::take_turns(process.child.id() as i32);
+        Ok(process)
     }
 
     fn spawn(name: &str, mut command: Command) -> Result<Self> {

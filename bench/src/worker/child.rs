@@ -82,6 +82,15 @@ pub fn raise_priority() -> bool {
     group || nice
 }
 
+/// Makes a process (0: this one) take turns with others on its core that do the same: real-time
+/// round robin, in which a yield lets the next one run for sure. The fair scheduler may pick who
+/// yielded again, for a whole time slice. Returns whether it was granted (root).
+pub fn take_turns(pid: i32) -> bool {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameter outlives the call, which changes that process's scheduling or fails.
+    unsafe { libc::sched_setscheduler(pid, libc::SCHED_RR, &lowest) == 0 }
+}
+
 /// Runs `netbench worker LINK CONTROL [FD...]`, the arguments being inherited descriptors.
 pub fn child_main(fds: &[RawFd]) -> Result<()> {
     let [link, control, rest @ ..] = fds else {
@@ -107,9 +116,11 @@ fn work(mut link: Link, fds: Vec<OwnedFd>) -> Result<super::Report> {
     };
     job.fds = fds;
     pin(core_of(&job))?;
-    if !job.shares_core {
-        raise_priority();
-    }
+    match (job.shares_core, job.role) {
+        (false, _) => raise_priority(),
+        (true, Role::Forwarder) => false,
+        (true, _) => take_turns(0),
+    };
     let row = catalog::find(&job.row).with_context(|| format!("no row `{}`", job.row))?;
     row.work(job, link)
 }

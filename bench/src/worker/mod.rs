@@ -17,7 +17,7 @@ mod link;
 mod meter;
 mod team;
 
-pub use child::{child_main, guard, guard_sharing, pin, raise_priority};
+pub use child::{child_main, guard, guard_sharing, pin, raise_priority, take_turns};
 pub use control::{Control, Phase};
 pub use link::{Job, Link, Mode, Report, Role, new_histogram};
 pub use meter::{Meter, Sequence};

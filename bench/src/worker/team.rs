@@ -55,8 +55,8 @@ impl Team {
         })
     }
 
-    /// A team of which some share a core: they stay in one session, unpreferred, and yield to each
-    /// other.
+    /// A team whose sender and receiver share a core: they stay in one session, unpreferred, and
+    /// take turns.
     pub fn sharing_a_core(mut self) -> Self {
         self.shares_core = true;
         self

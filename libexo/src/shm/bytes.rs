@@ -179,8 +179,8 @@ unsafe fn load_line(from: *const u8) -> [u64; 8] {
     }
 }
 
-/// Loads the first `N` bytes, each once. A short header is put together in registers: what parses it
-/// looks at fields that lie across the words that it was read in.
+/// Loads the first `N` bytes, each once. A short header is put together in registers: what parses
+/// it looks at fields that lie across the words that it was read in.
 ///
 /// # Safety
 /// `N` readable bytes at `from`.

@@ -14,10 +14,14 @@ const PLACED: [&str; 8] = [
     "seq", "time_us", "event", "session", "request", "domain", "uid", "pid",
 ];
 
+/// When years get a fifth digit, which the format of times has no place for.
+const YEARS_END_US: u64 = 253_402_300_800_000_000;
+
 /// `2026-11-22T17:04:33.123456Z     12 grant    3.5   uid 1000 pid 77 op PortCreate ...`
 pub fn line(object: &Map<String, Value>) -> String {
     let number = |key: &str| object.get(key).and_then(Value::as_u64);
-    let time = number("time_us").and_then(|us| UNIX_EPOCH.checked_add(Duration::from_micros(us)));
+    let time = number("time_us").filter(|us| *us < YEARS_END_US);
+    let time = time.and_then(|us| UNIX_EPOCH.checked_add(Duration::from_micros(us)));
     let time = time.map_or(String::from("-"), |time| {
         humantime::format_rfc3339_micros(time).to_string()
     });
