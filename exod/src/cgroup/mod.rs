@@ -22,6 +22,8 @@
 
 mod changes;
 mod place;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
