@@ -18,6 +18,8 @@ const WAITING_PERCENT_MAX: f64 = 10.0;
 /// What a reader must know about the machine.
 #[derive(Debug, Clone, Serialize)]
 pub struct Host {
+    /// The program that looks, under whose name its lines are found.
+    pub bench: &'static str,
     /// Processor model.
     pub cpu: String,
     /// Kernel release.
@@ -39,12 +41,13 @@ fn text(path: &str) -> String {
 
 impl Host {
     /// Looks at the machine.
-    pub fn look(cores: [usize; 2]) -> Self {
+    pub fn look(bench: &'static str, cores: [usize; 2]) -> Self {
         let info = text("/proc/cpuinfo");
         let model = info
             .lines()
             .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Self {
+            bench,
             cpu: model.map_or_else(
                 || std::env::consts::ARCH.into(),
                 |(_, name)| name.to_owned(),
@@ -114,7 +117,7 @@ pub fn choose_cores() -> Result<[usize; 2]> {
         [_, a, b, ..] => Ok([a, b]),
         [a, b] => Ok([a, b]),
         _ => bail!(
-            "netbench needs two cores, and this process may use {}: see taskset(1)",
+            "two cores are needed, and this process may use {}: see taskset(1)",
             physical.len()
         ),
     }

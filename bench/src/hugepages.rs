@@ -81,10 +81,7 @@ impl Drop for Lease {
                 )?)
             });
         if let Err(error) = restored {
-            eprintln!(
-                "netbench: could not put back {} hugepages: {error:#}",
-                self.added
-            );
+            eprintln!("could not put back {} hugepages: {error:#}", self.added);
         }
     }
 }

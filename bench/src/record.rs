@@ -8,16 +8,12 @@ use crate::host::{Host, Noise};
 use crate::row::{Kind, Row, Throughput};
 use crate::runner::{Outcome, What};
 
-/// The name under which this program's lines are found.
-pub const BENCH: &str = "netbench";
 /// Spread over repeats, relative to the median, above which a figure is doubted.
 const SPREAD_MAX: f64 = 0.25;
 
 /// One figure with its spread.
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
-    /// `netbench`.
-    pub bench: &'static str,
     /// Name of the row.
     pub row: String,
     /// `rate`, `bandwidth`, `rtt-p50`, `rtt-p99`, `rtt-p999`, or a name of the row's own.
@@ -96,10 +92,10 @@ impl Record {
 }
 
 /// The line for a row that cannot run, or for a cell that failed.
-pub fn missing_line(row: &str, reason: &str, failed: bool) -> String {
+pub fn missing_line(bench: &str, row: &str, reason: &str, failed: bool) -> String {
     let metric = if failed { "failed" } else { "unavailable" };
     serde_json::json!({
-        "bench": BENCH, "row": row, "metric": metric, "value": null, "reason": reason
+        "bench": bench, "row": row, "metric": metric, "value": null, "reason": reason
     })
     .to_string()
 }
@@ -122,7 +118,6 @@ pub fn records(outcome: &Outcome, row: &dyn Row, host: &Host) -> Vec<Record> {
             return None;
         };
         Some(Record {
-            bench: BENCH,
             row: row.name().to_owned(),
             metric: metric.to_owned(),
             size: outcome.cell.size,
@@ -170,7 +165,13 @@ pub fn records(outcome: &Outcome, row: &dyn Row, host: &Host) -> Vec<Record> {
                 let same = |other: &&crate::row::Figure| other.metric == figure.metric;
                 let all = outcome.figures.iter().flatten().filter(same);
                 let values = all.map(|figure| figure.value).collect();
-                records.extend(record(figure.metric, figure.unit, values, None, Map::new()));
+                records.extend(record(
+                    figure.metric,
+                    figure.unit,
+                    values,
+                    None,
+                    row.details(),
+                ));
             }
         }
     }

@@ -155,6 +155,11 @@ pub trait Row: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// What a reader needs to judge such figures: driver, mode, page kind.
+    fn details(&self) -> Map<String, Value> {
+        Map::new()
+    }
+
     /// The part of this row that runs in a worker process, pinned, inherited descriptors in
     /// `job.fds`.
     fn work(&self, job: Job, _link: Link) -> Result<Report> {

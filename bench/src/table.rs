@@ -141,6 +141,37 @@ pub fn round_trips(records: &[Record]) -> Option<String> {
     (!middle.is_empty()).then(|| table.to_string())
 }
 
+/// Times with their median, 99th percentile and worst case, and below them what else there is.
+pub fn spreads(records: &[Record]) -> String {
+    let header = ["row", "kind", "unit", "p50", "p99", "max", "p50 min to max"];
+    let mut table = table(&header, 3);
+    let of = |row: &str, metric: &str| {
+        let same = |r: &&Record| r.row == row && r.metric == metric;
+        records
+            .iter()
+            .find(same)
+            .map_or_else(String::new, |r| number(r.value))
+    };
+    for p50 in records.iter().filter(|r| r.metric == "p50") {
+        table.add_row([
+            p50.row.clone(),
+            format!("{:?}", p50.kind).to_lowercase(),
+            p50.unit.to_owned(),
+            number(p50.value),
+            of(&p50.row, "p99"),
+            of(&p50.row, "max"),
+            spread(p50),
+        ]);
+    }
+    let known = |r: &&Record| !matches!(r.metric.as_str(), "p50" | "p99" | "max");
+    let rest = records
+        .iter()
+        .filter(known)
+        .map(|r| format!("{} {}: {} {}", r.row, r.metric, number(r.value), r.unit));
+    let rest: Vec<String> = rest.collect();
+    format!("{table}\n\n{}\n", rest.join("\n"))
+}
+
 /// Figures that only some rows have.
 pub fn figures(records: &[Record]) -> Option<String> {
     let known = |r: &&Record| {

@@ -1,11 +1,11 @@
-//! `netbench targets`: measures what the promises need, holds one figure against the other, says
+//! `targets`: measures what the promises need, holds one figure against the other, says
 //! which promise is met. A missing peer is a promise that is not met, with the reason.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
 
 use crate::host::Host;
-use crate::record::{BENCH, Record, records};
+use crate::record::{Record, records};
 use crate::row::Row;
 use crate::runner::{Cell, Outcome, What};
 use crate::targets::{Against, BURST, Better, Target};
@@ -13,7 +13,7 @@ use crate::targets::{Against, BURST, Better, Target};
 /// One line of the answer.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
-    /// `netbench`.
+    /// The program.
     pub bench: &'static str,
     /// The promise.
     pub target: &'static str,
@@ -190,7 +190,7 @@ pub fn verdict(
     let figures = ours.as_ref().zip(theirs.as_ref());
     let ratio = figures.map(|(ours, (theirs, _))| target.ratio(ours.value, *theirs));
     Verdict {
-        bench: BENCH,
+        bench: host.bench,
         target: target.name,
         ours: ours.as_ref().map(|record| record.value),
         theirs: theirs.as_ref().map(|(value, _)| *value),

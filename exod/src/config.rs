@@ -1,20 +1,30 @@
-//! The configuration: one TOML file, read once at start.
+//! The configuration: one TOML file and a folder of additions beside it.
 //!
-//! Everything that the file can say is checked while it is read, so that an error names its line,
+//! Everything that a file can say is checked while it is read, so that an error names its line,
 //! and a key that nobody knows is an error too: a misspelt limit must not become no limit. What is
 //! not said gets the value that grants least. `systemd/exod.toml` explains every key.
+//!
+//! [`layers`] puts the files on top of each other, [`change`] says what a reload may change,
+//! [`cores`] reads lists of cores.
 
 #![forbid(unsafe_code)]
 
+pub mod change;
+pub mod cores;
+pub mod layers;
+
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditConfig;
 use crate::frames::{FRAMES_MAX as UNIT_FRAMES_MAX, PageChoice};
 use crate::policy::{Grant, Policy, Rule, Who};
+
+pub use self::cores::Cores;
+pub use self::layers::{ConfigError, Loaded};
 
 /// Where exod looks for its configuration when nothing else is said.
 pub const CONFIG_PATH: &str = "/etc/exo/exod.toml";
@@ -38,36 +48,15 @@ pub const SESSIONS_MAX: u32 = 16_384;
 /// Size of an audit file in MiB: less would be set aside all the time, more nobody reads.
 pub const AUDIT_MIB: RangeInclusive<u32> = 1..=4096;
 
-/// Why a configuration was not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error(
-        "cannot read {path}: {source}; write one (systemd/exod.toml is an example) or name another with --config"
-    )]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// The file is not what it should be; the text names line and column.
-    #[error("{path}: {text}")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Line, column, the line itself, and what is wrong with it.
-        text: String,
-    },
-}
-
 /// All that exod can be told.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The listening socket. Nothing: no socket file (an embedded exod).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub socket: Option<PathBuf>,
     /// The group that may connect. Nothing: exod's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<GroupId>,
     /// Threads for slow kernel calls.
     pub workers: Workers,
@@ -78,6 +67,7 @@ pub struct Config {
     /// How long the survivor of a port keeps its dead peer's packets, in milliseconds.
     pub give_back_ms: u16,
     /// The audit trail's file. Nothing: no trail.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<PathBuf>,
     /// After how many MiB that file is set aside.
     pub audit_mib: AuditMib,
@@ -85,6 +75,8 @@ pub struct Config {
     pub audit_kept: u8,
     /// Memory.
     pub pool: PoolConfig,
+    /// What exod reserves of the machine.
+    pub machine: MachineConfig,
     /// Who may hold what.
     #[serde(rename = "rule")]
     pub policy: Policy,
@@ -97,7 +89,7 @@ pub struct Config {
 pub type JobHook = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Which frames exod owns.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolConfig {
     /// The pages behind units.
@@ -106,12 +98,23 @@ pub struct PoolConfig {
     pub frames: FrameCount,
     /// Unit sizes that are kept ready, zeroed.
     pub ready: ReadySizes,
-    /// Hugepages that the kernel is asked to reserve at start; zero: leave its pool alone.
+    /// Hugepages that the kernel is asked to reserve; zero: leave its pool alone.
     pub raise_hugepages: FrameCount,
 }
 
+/// What exod keeps for itself and its slice, through cgroup v2.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MachineConfig {
+    /// Cores that nobody else shall run on. None: all are shared.
+    pub cores: Cores,
+    /// Hugepages of 2 MiB that all in exod's slice may take together. Nothing: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hugepages_max: Option<FrameCount>,
+}
+
 /// A number of frames, at most [`FRAMES_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u64")]
 pub struct FrameCount(pub u32);
 
@@ -127,7 +130,7 @@ impl TryFrom<u64> for FrameCount {
 }
 
 /// Threads, within [`WORKERS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "usize")]
 pub struct Workers(pub usize);
 
@@ -144,7 +147,7 @@ impl TryFrom<usize> for Workers {
 }
 
 /// A limit of sessions, 1 to [`SESSIONS_MAX`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32")]
 pub struct Sessions(pub u32);
 
@@ -160,7 +163,7 @@ impl TryFrom<u32> for Sessions {
 }
 
 /// Mebibytes of an audit file, within [`AUDIT_MIB`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32")]
 pub struct AuditMib(pub u32);
 
@@ -177,12 +180,12 @@ impl TryFrom<u32> for AuditMib {
 }
 
 /// A group by name or number, looked up while the file is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "NameOrId")]
 pub struct GroupId(pub u32);
 
 /// A user by name or number, looked up while the file is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "NameOrId")]
 pub struct UserId(pub u32);
 
@@ -224,12 +227,12 @@ impl TryFrom<NameOrId> for UserId {
 }
 
 /// Unit sizes to keep ready.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<ReadySize>")]
 pub struct ReadySizes(pub Vec<ReadySize>);
 
 /// So many units of so many frames each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadySize {
     /// Frames in each unit.
@@ -260,6 +263,19 @@ impl TryFrom<Vec<ReadySize>> for ReadySizes {
     }
 }
 
+impl ReadySizes {
+    /// Frames in all of them.
+    pub fn frames(&self) -> u64 {
+        let frames = |s: &ReadySize| u64::from(s.frames).saturating_mul(s.units as u64);
+        self.0.iter().map(frames).sum()
+    }
+
+    /// Frames and units of each.
+    pub fn targets(&self) -> Vec<(u32, usize)> {
+        self.0.iter().map(|s| (s.frames, s.units)).collect()
+    }
+}
+
 impl Default for PoolConfig {
     fn default() -> PoolConfig {
         PoolConfig {
@@ -287,6 +303,7 @@ impl Default for Config {
             audit_mib: AuditMib(16),
             audit_kept: 4,
             pool: PoolConfig::default(),
+            machine: MachineConfig::default(),
             policy: Policy::default(),
             before_job: None,
         }
@@ -294,21 +311,34 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads and checks a file.
-    pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Config::parse(&text).map_err(|e| ConfigError::Parse {
-            path: path.to_owned(),
-            text: e.to_string(),
-        })
-    }
-
     /// Checks a text; the error names line and column.
     pub fn parse(text: &str) -> Result<Config, toml::de::Error> {
         toml::from_str(text)
+    }
+
+    /// What is allowed, and hardly meant. A line for each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = self.policy.notes();
+        let frames = u64::from(self.pool.frames.0);
+        let ready = self.pool.ready.frames();
+        if ready > frames {
+            notes.push(format!(
+                "pool.ready keeps {ready} frames, and pool.frames lets {frames} be granted"
+            ));
+        }
+        match self.machine.hugepages_max {
+            Some(FrameCount(max)) if u64::from(max) < frames => notes.push(format!(
+                "machine.hugepages_max = {max} is less than pool.frames = {frames}"
+            )),
+            _ => {}
+        }
+        if self.sessions_per_user.0 > self.sessions.0 {
+            let (one, all) = (self.sessions_per_user.0, self.sessions.0);
+            notes.push(format!(
+                "sessions_per_user = {one} is more than sessions = {all}"
+            ));
+        }
+        notes
     }
 
     /// The audit trail, where there is to be one.
@@ -417,8 +447,31 @@ mod tests {
         assert_eq!(config.workers, fresh.workers);
         assert_eq!(config.sessions, fresh.sessions);
         assert_eq!(config.give_back_ms, fresh.give_back_ms);
+        assert_eq!(config.sessions_per_user, fresh.sessions_per_user);
+        assert_eq!(config.pool.pages, fresh.pool.pages);
+        assert_eq!(config.pool.frames, fresh.pool.frames);
         assert_eq!(config.pool.ready, fresh.pool.ready);
         assert_eq!(config.audit_mib, fresh.audit_mib);
         assert_eq!(config.audit_kept, fresh.audit_kept);
+        assert_eq!(config.pool.raise_hugepages, fresh.pool.raise_hugepages);
+        assert_eq!(config.machine.cores, fresh.machine.cores);
+        assert!(config.notes().is_empty(), "{:?}", config.notes());
+    }
+
+    #[test]
+    fn the_example_explains_every_key() {
+        let text = include_str!("../../systemd/exod.toml");
+        let mut known = ["group", "audit", "machine.hugepages_max"]
+            .map(str::to_owned)
+            .to_vec();
+        known.extend(change::keys(&Config::default()).into_keys());
+        for key in known {
+            let name = key.rsplit('.').next().unwrap_or_default();
+            let shown = text.lines().any(|line| {
+                let line = line.trim_start_matches(['#', ' ']);
+                line.starts_with(&format!("{name} =")) || line == format!("[[{name}]]")
+            });
+            assert!(shown, "systemd/exod.toml does not show {key}");
+        }
     }
 }

@@ -28,7 +28,7 @@ pub struct Embedded {
 impl Embedded {
     /// Starts it. [`Config::embedded`] allows everything to this process's user.
     pub fn start(config: Config) -> Result<Embedded, StartError> {
-        let mut server = Server::new(&config)?;
+        let mut server = Server::new(&config, None)?;
         let (remote, offer) = (server.remote(), server.offer().clone());
         let thread = thread::Builder::new()
             .name("exod".into())

@@ -39,8 +39,9 @@ pub struct Jobs<D> {
 }
 
 impl<D: Send + 'static> Jobs<D> {
-    /// Starts `workers` threads that call `waker` after each job.
+    /// Starts `workers` threads of this name that call `waker` after each job.
     pub fn start(
+        name: &str,
         workers: usize,
         waker: Arc<Waker>,
         hook: Option<JobHook>,
@@ -53,7 +54,7 @@ impl<D: Send + 'static> Jobs<D> {
             let (waker, hook) = (waker.clone(), hook.clone());
             let counters = counters.clone();
             thread::Builder::new()
-                .name(format!("exod-job-{n}"))
+                .name(format!("exod-{name}-{n}"))
                 .spawn(move || run(&inbox, &outbox, &waker, hook.as_deref(), &counters))
         };
         let threads = (0..workers).map(spawn).collect::<io::Result<_>>()?;
@@ -126,7 +127,7 @@ mod tests {
         let poll = Poll::new().expect("epoll");
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("eventfd"));
         let counters = Arc::new(Counters::create().expect("a page"));
-        let jobs = Jobs::start(2, waker, None, &counters).expect("threads");
+        let jobs = Jobs::start("job", 2, waker, None, &counters).expect("threads");
         let (release, held) = mpsc::channel::<()>();
         jobs.post(Job::Make, move || held.recv().map_or(0, |()| 1));
         jobs.post(Job::Break, || 2);

@@ -7,10 +7,12 @@
 //! to the [`closer`].
 
 pub mod accounts;
+pub mod activation;
 pub mod audit;
 pub mod bell;
 pub mod book;
 pub mod captable;
+pub mod cgroup;
 pub mod closer;
 pub mod config;
 pub mod counters;
@@ -20,8 +22,11 @@ pub mod frames;
 pub mod identity;
 pub mod invoke;
 pub mod jobs;
+pub mod leftovers;
 pub mod log;
 pub mod look;
+pub mod manager;
+pub mod pages;
 pub mod policy;
 pub mod ports;
 pub mod server;

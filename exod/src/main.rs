@@ -1,4 +1,4 @@
-//! The daemon's command line: read the configuration, listen, serve, stop.
+//! The daemon's command line: read the configuration, listen, serve, reload, stop.
 
 #![forbid(unsafe_code)]
 
@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
-use exod::config::{CONFIG_PATH, Config};
+use clap::{CommandFactory, Parser};
+use exod::activation::{self, Inherited};
+use exod::config::{CONFIG_PATH, Config, Loaded};
+use exod::leftovers;
 use exod::log;
+use exod::manager::Manager;
+use exod::pages;
 use exod::server::{Listener, Server};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sd_notify::NotifyState;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Owns raw resources of this machine (frames of memory, ports), hands them out to applications as
 /// capabilities, and takes them back.
@@ -31,9 +34,18 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 
-    /// Read the configuration, say what is wrong with it, and exit.
+    /// Read the configuration, say what is wrong with it, print what holds in the end, and exit.
     #[arg(long)]
     check_config: bool,
+
+    /// With --check-config: print it as JSON, with the files that it came from.
+    #[arg(long, requires = "check_config")]
+    json: bool,
+
+    /// Put back what an exod that was killed had changed on this machine, and exit. systemd calls
+    /// it when the service has ended; what was changed is recorded in $RUNTIME_DIRECTORY.
+    #[arg(long)]
+    put_back: bool,
 
     /// What to log: `warn`, `info`, `exod=debug`, `exod::audit=off,info`, ...
     #[arg(long, value_name = "FILTER", env = "RUST_LOG", default_value = log::FILTER)]
@@ -54,9 +66,12 @@ First steps:
   It runs in the foreground and needs no privilege; as root it also gets hugepages of its own
   that no holder can shrink, and serves users who must not trust each other.
   Stop it with Ctrl-C or SIGTERM: it takes everything back and leaves nothing behind.
+  SIGHUP makes it read its configuration again; a file with a mistake is refused, and what runs
+  goes on running.
 
 Files:
   /etc/exo/exod.toml      the configuration (systemd/exod.toml in the source explains each key)
+  /etc/exo/exod.d/*.toml  additions, read after it in the order of their names
   /run/exod/exod.sock     the socket: mode 0660, never world-writable
 
 Exit codes:
@@ -69,19 +84,34 @@ Exit codes:
 const EXIT_CONFIG: u8 = 3;
 
 fn main() -> ExitCode {
+    // Before anything else opens a descriptor.
+    let inherited = activation::take();
+    if let Some(done) = pages::asked(Options::command(), 8) {
+        return done;
+    }
     let options = Options::parse();
-    let config = match Config::load(&options.config) {
-        Ok(config) => config,
+    if options.put_back {
+        return put_back(&options);
+    }
+    let loaded = match Config::load(&options.config) {
+        Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("exod: {error}");
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    if options.check_config {
-        println!("{}: good", options.config.display());
-        return ExitCode::SUCCESS;
-    }
-    match serve(&options, config) {
+    let outcome = if options.check_config {
+        print_config(&loaded, options.json)
+    } else {
+        inherited
+            .map_err(anyhow::Error::from)
+            .and_then(|inherited| serve(&options, loaded.config, inherited))
+    };
+    finish(outcome)
+}
+
+fn finish(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("exod: {error:#}");
@@ -90,40 +120,95 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(options: &Options, config: Config) -> anyhow::Result<()> {
+fn put_back(options: &Options) -> ExitCode {
+    let put_back = || {
+        log::start(&options.log, options.log_json)?;
+        let records = leftovers::directory();
+        leftovers::put_back(&records.context("no record: RUNTIME_DIRECTORY is not set")?);
+        Ok(())
+    };
+    finish(put_back())
+}
+
+/// What holds in the end: the defaults, the file, and its additions.
+fn print_config(loaded: &Loaded, json: bool) -> anyhow::Result<()> {
+    let notes = loaded.config.notes();
+    if json {
+        let all = serde_json::json!({
+            "files": loaded.files,
+            "notes": notes,
+            "config": loaded.config,
+        });
+        println!("{all}");
+        return Ok(());
+    }
+    for file in &loaded.files {
+        println!("# {}: good", file.display());
+    }
+    for note in notes {
+        println!("# note: {note}");
+    }
+    print!("{}", toml::to_string(&loaded.config)?);
+    Ok(())
+}
+
+fn serve(options: &Options, config: Config, inherited: Inherited) -> anyhow::Result<()> {
     log::start(&options.log, options.log_json)?;
     // First the signals, so that none finds exod half-started and leaves its socket behind.
-    let stop = stop_pipe().context("cannot watch for signals")?;
+    let stop = signal_pipe(&[SIGTERM, SIGINT]).context("cannot watch for signals")?;
+    let reload = signal_pipe(&[SIGHUP]).context("cannot watch for SIGHUP")?;
     raise_descriptors();
-    let path = options.socket.as_ref().or(config.socket.as_ref());
-    let path = path.context("no socket: set `socket` in the configuration, or use --socket")?;
-    let listener = Listener::open(path, config.group.map(|group| group.0))?;
-    let mut server = Server::new(&config)?;
+    for (name, _closed) in inherited.kept {
+        tracing::warn!(
+            "closed {name:?}, a descriptor kept by the service manager that exod does not know"
+        );
+    }
+    let listener = match inherited.socket {
+        Some(socket) => Listener::inherited(socket)?,
+        None => {
+            let path = options.socket.as_ref().or(config.socket.as_ref());
+            let path =
+                path.context("no socket: set `socket` in the configuration, or use --socket")?;
+            Listener::open(path, config.group.map(|group| group.0))?
+        }
+    };
+    let socket = listener.path().to_owned();
+    let records = leftovers::directory();
+    if let Some(records) = &records {
+        leftovers::put_back(records);
+    }
+    for note in config.notes() {
+        tracing::warn!("configuration: {note}");
+    }
+    let cgroups = records.as_ref().map(|dir| dir.join(leftovers::CGROUPS));
+    let mut server = Server::new(&config, records)?;
     server.listen(listener)?;
     server.stop_on(stop)?;
+    server.reload_on(reload, options.config.clone())?;
+    server.reserve(cgroups);
+    server.report_to(Manager::from_environment());
     if config.policy.rules.is_empty() {
         tracing::warn!("the configuration has no [[rule]]: everybody is refused");
     }
     let offer = server.offer();
     tracing::info!(
-        socket = %path.display(),
+        socket = %socket.display(),
         pages = offer.page_kind.name(),
         protection = ?offer.protection,
-        "ready"
+        "ready at {}",
+        socket.display()
     );
-    notify(NotifyState::Ready);
     let outcome = server.serve();
-    notify(NotifyState::Stopping);
     server.stop();
     tracing::info!("stopped");
     outcome.context("the server's loop failed")
 }
 
-/// A pipe that becomes readable when exod is to stop.
-fn stop_pipe() -> anyhow::Result<std::os::fd::OwnedFd> {
+/// A pipe that becomes readable when one of these signals comes.
+fn signal_pipe(signals: &[i32]) -> anyhow::Result<std::os::fd::OwnedFd> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
     }
     Ok(reader)
 }
@@ -137,12 +222,5 @@ fn raise_descriptors() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, all) {
         tracing::warn!(%error, "cannot raise the limit of descriptors");
-    }
-}
-
-/// systemd may not be there; then this does nothing.
-fn notify(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
-        tracing::warn!(%error, "cannot notify systemd");
     }
 }

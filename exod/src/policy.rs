@@ -6,10 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::sync::Arc;
 
 use libexo::abi::wire::{NAME_LEN, PortName};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{GroupId, UserId};
 use crate::identity::Identity;
@@ -22,7 +23,7 @@ pub const CAPABILITIES_DEFAULT: u32 = 64;
 pub const PATTERN_LEN: usize = 2 * NAME_LEN;
 
 /// The list of rules.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Policy {
     /// In the order of the file.
@@ -30,8 +31,8 @@ pub struct Policy {
 }
 
 /// One rule.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(try_from = "RawRule")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawRule", into = "RawRule")]
 pub struct Rule {
     /// Whom it is for.
     pub who: Who,
@@ -48,6 +49,16 @@ pub enum Who {
     Group(u32),
     /// Whoever can open the socket.
     Any,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::User(uid) => write!(f, "user {uid}"),
+            Who::Group(gid) => write!(f, "group {gid}"),
+            Who::Any => f.write_str("everybody"),
+        }
+    }
 }
 
 /// What a rule grants.
@@ -104,10 +115,27 @@ impl Policy {
         };
         self.rules.iter().find(names).map(|rule| &rule.grant)
     }
+
+    /// Rules that never decide, since one before them names the same. A line for each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for (at, rule) in self.rules.iter().enumerate() {
+            let earlier = &self.rules[..at];
+            let shadow = |other: &Rule| other.who == Who::Any || other.who == rule.who;
+            if let Some(first) = earlier.iter().position(shadow) {
+                let (this, first) = (at + 1, first + 1);
+                notes.push(format!(
+                    "rule {this} never decides: rule {first} before it names {}",
+                    rule.who
+                ));
+            }
+        }
+        notes
+    }
 }
 
 /// A port name in which `*` stands for any characters and `?` for one.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern(String);
 
@@ -157,11 +185,14 @@ impl TryFrom<String> for Pattern {
 }
 
 /// A rule as the file has it.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRule {
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<GroupId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     any: Option<bool>,
     #[serde(default)]
     max_frames: u32,
@@ -209,6 +240,30 @@ impl TryFrom<RawRule> for Rule {
                 admin: raw.admin,
             }),
         })
+    }
+}
+
+impl From<Rule> for RawRule {
+    fn from(rule: Rule) -> RawRule {
+        let (mut user, mut group, mut any) = (None, None, None);
+        match rule.who {
+            Who::User(uid) => user = Some(UserId(uid)),
+            Who::Group(gid) => group = Some(GroupId(gid)),
+            Who::Any => any = Some(true),
+        }
+        let grant = Arc::unwrap_or_clone(rule.grant);
+        RawRule {
+            user,
+            group,
+            any,
+            max_frames: grant.max_frames,
+            max_capabilities: grant.max_capabilities,
+            max_ports: grant.max_ports,
+            create: grant.create,
+            join: grant.join,
+            trusted: grant.trusted,
+            admin: grant.admin,
+        }
     }
 }
 
@@ -261,6 +316,30 @@ mod tests {
         assert_eq!((grant.max_frames, grant.max_ports), (0, 0));
         assert!(!grant.may_create(&name) && !grant.may_join(&name));
         assert!(!grant.trusted && !grant.admin);
+    }
+
+    #[test]
+    fn rules_that_never_decide_are_named() {
+        let text = "
+            [[rule]]
+            user = 7
+            [[rule]]
+            group = 7
+            [[rule]]
+            user = 7
+            [[rule]]
+            any = true
+            [[rule]]
+            user = 8
+        ";
+        let notes = Config::parse(text).expect("a good file").policy.notes();
+        assert_eq!(
+            notes,
+            [
+                "rule 3 never decides: rule 1 before it names user 7",
+                "rule 5 never decides: rule 4 before it names user 8"
+            ]
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@ const LONGER: [(&str, usize); 2] = [
 const COLUMNS_MAX: usize = 100;
 
 /// The only sources with unsafe code, and what each one needs it for.
-const UNSAFE: [(&str, &str); 20] = [
+const UNSAFE: [(&str, &str); 21] = [
     ("bench/src/clock.rs", "the timestamp counter"),
     (
         "bench/src/floor/memory.rs",
@@ -47,6 +47,10 @@ const UNSAFE: [(&str, &str); 20] = [
     (
         "bench/src/worker/control.rs",
         "words that two processes share",
+    ),
+    (
+        "exod/src/activation.rs",
+        "descriptors that the service manager left, by number",
     ),
     (
         "exod/src/captable/words.rs",

@@ -69,7 +69,7 @@ impl Daemon {
             grant: Arc::new(nobody),
         });
         let mut daemon = Daemon { running: None, dir };
-        let mut server = match Server::new(&config) {
+        let mut server = match Server::new(&config, None) {
             Ok(server) => server,
             Err(error) => {
                 println!("skipped: {pages:?}: {error}");

@@ -6,13 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use regex::Regex;
 
-/// Window and rounds of comparison and targets; the whole table takes a few minutes.
-pub(super) const SECONDS: f64 = 0.4;
-pub(super) const REPEATS: u32 = 3;
+use crate::program::{Targets, parse_cores, parse_seconds};
+
 /// Bounds of what may be asked.
 const SIZE_MAX: usize = 65_507;
 const BURST_MAX: usize = 4096;
-const SECONDS_MAX: f64 = 600.0;
 /// Packet rates of exo ports beside what else moves packets between two processes.
 #[derive(Debug, Parser)]
 #[command(name = "netbench", version, args_conflicts_with_subcommands = true)]
@@ -72,25 +70,6 @@ pub(super) struct Compare {
     pub(super) quick: bool,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct Targets {
-    /// Only promises whose name matches this regular expression.
-    #[arg(long, value_name = "REGEX")]
-    pub(super) only: Option<Regex>,
-    /// Length of one window.
-    #[arg(long, value_parser = parse_seconds, default_value_t = SECONDS)]
-    pub(super) seconds: f64,
-    /// Rounds.
-    #[arg(long, default_value_t = REPEATS, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(super) repeats: u32,
-    /// Cores of the sender and of the receiver.
-    #[arg(long, value_name = "A,B", value_parser = parse_cores)]
-    pub(super) cores: Option<[usize; 2]>,
-    /// One JSON object per line.
-    #[arg(long)]
-    pub(super) json: bool,
-}
-
 fn parse_within(text: &str, min: usize, max: usize) -> Result<usize, String> {
     let value = text
         .parse::<usize>()
@@ -107,28 +86,4 @@ fn parse_size(text: &str) -> Result<usize, String> {
 
 fn parse_burst(text: &str) -> Result<usize, String> {
     parse_within(text, 1, BURST_MAX)
-}
-
-fn parse_seconds(text: &str) -> Result<f64, String> {
-    let value = text
-        .parse::<f64>()
-        .map_err(|_| format!("`{text}` is not a number"))?;
-    let within = (0.01..=SECONDS_MAX).contains(&value);
-    within
-        .then_some(value)
-        .ok_or_else(|| format!("must be 0.01 to {SECONDS_MAX}"))
-}
-
-fn parse_cores(text: &str) -> Result<[usize; 2], String> {
-    let usage = || format!("`{text}` is not two cores: write --cores 0,1");
-    let (a, b) = text.split_once(',').ok_or_else(usage)?;
-    let cores = [a, b].map(|core| core.trim().parse::<usize>());
-    let [Ok(a), Ok(b)] = cores else {
-        return Err(usage());
-    };
-    if a == b {
-        Err("sender and receiver need a core each".into())
-    } else {
-        Ok([a, b])
-    }
 }

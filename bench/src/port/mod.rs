@@ -95,10 +95,7 @@ fn config(size: usize, way: Way) -> PortConfig {
         Way::Forward => RING_LOG2_MAX - 1,
         _ => RING_LOG2_MAX,
     };
-    let ring_log2 = std::env::var("RL")
-        .ok()
-        .and_then(|v| v.parse().ok())
-        .unwrap_or(wanted.clamp(RING_LOG2_MIN, most));
+    let ring_log2 = wanted.clamp(RING_LOG2_MIN, most);
     let buffers_max = 1u32 << ring_log2;
     let bytes = Layout::new(ring_log2).packets + buffer_len * buffers_max as usize;
     PortConfig {

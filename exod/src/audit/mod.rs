@@ -29,7 +29,7 @@ pub use file::AuditError;
 
 /// Where the trail is when the configuration only says that there is one, and where `exo log` looks
 /// when it cannot read the configuration.
-pub const AUDIT_PATH: &str = "/var/lib/exo/audit.jsonl";
+pub const AUDIT_PATH: &str = "/var/lib/exod/audit.jsonl";
 
 /// Events between the loop and the thread: what a busy exod does in some ten milliseconds. Half a
 /// megabyte.

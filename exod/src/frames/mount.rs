@@ -23,7 +23,7 @@ use rustix::mount::{
 };
 
 use super::unit::Files;
-use super::{Error, FRAME_BYTES, PageKind};
+use super::{Error, FRAME_BYTES, Hugepages, PageKind};
 
 const UNIT_NAME: &str = "unit";
 const HOLD_NAME: &str = "hold";
@@ -37,7 +37,11 @@ pub(super) fn make(frames: u32, opener: &Opener) -> Result<Files, Error> {
     let mount = private_mount(bytes)?;
     let full = create(&mount, UNIT_NAME)?;
     ftruncate(&full, bytes).map_err(Error::kernel("ftruncate", "a unit on its mount"))?;
-    fill(&full, bytes).map_err(Error::kernel("fallocate", "a unit on its mount"))?;
+    fill(&full, bytes).map_err(|e| match e {
+        // The mount has reserved the pages, so it is not the pool that lacks them.
+        Errno::NOSPC => no_hugepages(bytes),
+        e => Error::kernel("fallocate", "a unit on its mount")(e),
+    })?;
     let (mount, client) = opener.open(mount)?;
     let peer = openat(&mount, UNIT_NAME, flags(OFlags::RDONLY), Mode::empty())
         .map_err(Error::kernel("openat", "a unit's read-only descriptor"))?;
@@ -102,15 +106,23 @@ fn private_mount(bytes: u64) -> Result<OwnedFd, Error> {
         .map_err(Error::kernel("fsmount", WHAT))
 }
 
-/// The error for a pool without `bytes` of free hugepages.
+/// The error for `bytes` of hugepages that the kernel did not give.
 pub(super) fn no_hugepages(bytes: u64) -> Error {
     let frames = bytes / FRAME_BYTES as u64;
-    Error::NoPages {
-        kind: PageKind::Huge2M,
-        reason: format!(
+    // The kernel does not say which it was. With free pages there it was the controller.
+    let reason = if Hugepages::free() >= frames {
+        "the limit of exod's cgroup is reached: raise machine.hugepages_max, or hugetlb.2MB.max of \
+         the cgroups above exod"
+            .into()
+    } else {
+        format!(
             "fewer than {frames} hugepages free: raise the pool, as in echo 512 > \
              /proc/sys/vm/nr_hugepages"
-        ),
+        )
+    };
+    Error::NoPages {
+        kind: PageKind::Huge2M,
+        reason,
     }
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::{Error, Hugepages, Maker, PageKind, Protection};
 
 /// Which pages the configuration asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum PageChoice {
     /// The best that works here.
     #[default]

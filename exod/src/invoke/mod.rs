@@ -23,7 +23,7 @@ use crate::captable::{CapView, DomainId, DomainInfo, NewObject, Quota};
 use crate::decode::Command;
 use crate::frames::FRAME_BYTES;
 use crate::policy::Grant;
-use crate::state::{Answer, Cause, FdRef, OWNER, State, Ticket, bytes_of};
+use crate::state::{Answer, Cause, FdRef, OWNER, Order, State, Ticket, bytes_of};
 use crate::status::StatusTable;
 
 /// Who asks.
@@ -191,7 +191,12 @@ impl State {
         match ready {
             Some(unit) => Outcome::Now(Ok(self.bind(object, root, unit))),
             None => {
-                self.post_make(object, by.ticket, frames, pages);
+                self.post_make(Order {
+                    id: object,
+                    ticket: by.ticket,
+                    frames,
+                    pages,
+                });
                 Outcome::Later
             }
         }

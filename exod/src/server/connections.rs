@@ -73,8 +73,8 @@ impl Server {
             }
         };
         let uid = who.uid;
-        let full = self.state.accounts.sessions() >= self.sessions_max
-            || self.state.accounts.of(uid).sessions >= self.sessions_per_user_max;
+        let full = self.state.accounts.sessions() >= self.config.sessions.0
+            || self.state.accounts.of(uid).sessions >= self.config.sessions_per_user.0;
         self.state.accounts.add(uid, SESSION);
         if full {
             tracing::info!(target: "exod::audit", uid, pid = who.pid, "refused: too many sessions");
@@ -82,7 +82,7 @@ impl Server {
             self.closer.close(uid, vec![socket]);
             return;
         }
-        let grant = self.policy.grant_for(&who).cloned();
+        let grant = self.config.policy.grant_for(&who).cloned();
         self.last_session += 1;
         let id = self.last_session;
         tracing::debug!(session = id, uid, pid = who.pid, "connected");

@@ -3,20 +3,25 @@
 //! A socket file outlives a daemon that was killed. Whether one is stale is asked by connecting to
 //! it: when nobody answers, it is replaced; when somebody does, this exod gives way. The directory
 //! is locked meanwhile, so that two that start together do not replace each other.
+//!
+//! A socket that the service manager opened is the manager's: it is used as it is, and its file
+//! stays when exod stops, so that the next client starts exod again.
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, chmod, fchmod, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect,
+    getsockname, listen, socket_with,
 };
 
 /// Owner and group may connect, nobody else.
@@ -34,6 +39,9 @@ pub enum ListenError {
     /// Not a socket.
     #[error("{0} exists and is not a socket: remove it, or name another one with --socket")]
     NotASocket(PathBuf),
+    /// A manager's socket that everybody may write.
+    #[error("everybody may connect to {0}: write SocketMode=0660 in the socket's unit")]
+    Open(PathBuf),
     /// The kernel refused.
     #[error("cannot listen at {path}: {source}; {hint}")]
     Kernel {
@@ -51,7 +59,8 @@ pub enum ListenError {
 pub struct Listener {
     socket: OwnedFd,
     path: PathBuf,
-    file: (u64, u64),
+    /// Device and inode of the file, when it is exod's to remove.
+    file: Option<(u64, u64)>,
 }
 
 impl Listener {
@@ -80,7 +89,7 @@ impl Listener {
             Ok(file) => Ok(Listener {
                 socket,
                 path: path.to_owned(),
-                file,
+                file: Some(file),
             }),
             Err(e) => {
                 let _ = fs::remove_file(path);
@@ -89,6 +98,34 @@ impl Listener {
                 )))
             }
         }
+    }
+
+    /// Listens at a socket that somebody else opened, and checked to be of the right kind.
+    pub fn inherited(socket: OwnedFd) -> Result<Listener, ListenError> {
+        let path = getsockname(&socket)
+            .ok()
+            .and_then(|any| SocketAddrUnix::try_from(any).ok())
+            .and_then(|address| Some(PathBuf::from(OsStr::from_bytes(address.path_bytes()?))))
+            .unwrap_or_default();
+        if fs::metadata(&path).is_ok_and(|meta| meta.mode() & 0o002 != 0) {
+            return Err(ListenError::Open(path));
+        }
+        // Its own flag, shared with the manager, who only polls it.
+        ioctl_fionbio(&socket, true).map_err(|e| ListenError::Kernel {
+            path: path.clone(),
+            source: e.into(),
+            hint: "is it a socket?",
+        })?;
+        Ok(Listener {
+            socket,
+            path,
+            file: None,
+        })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The next connection that waits; `WouldBlock` when none does.
@@ -107,7 +144,7 @@ impl AsFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // Only our own file: another exod may have replaced it.
-        if identity(&self.path).is_ok_and(|file| file == self.file) {
+        if self.file.is_some() && identity(&self.path).ok() == self.file {
             let _ = fs::remove_file(&self.path);
         }
     }

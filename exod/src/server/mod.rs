@@ -11,10 +11,12 @@
 mod connections;
 mod listener;
 mod session;
+mod upkeep;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,15 +27,17 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::accounts::Account;
 use crate::audit::Trail;
 use crate::book::Book;
+use crate::cgroup::Reservation;
 use crate::closer::Closer;
 use crate::config::Config;
 use crate::counters::Counters;
-use crate::frames::Hugepages;
 use crate::invoke::Outcome;
 use crate::jobs::Jobs;
-use crate::policy::Policy;
+use crate::leftovers;
+use crate::manager::Manager;
 use crate::state::{StartError, State, Ticket};
 
+use self::upkeep::{Milestone, Raise, Reload, Upkeep};
 pub use listener::{ListenError, Listener};
 pub use session::{Ended, Session};
 
@@ -49,6 +53,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 const WAKER: Token = Token(0);
 const LISTENER: Token = Token(1);
 const STOP: Token = Token(2);
+const RELOAD: Token = Token(3);
 
 /// First number of a session; its socket's token is twice that, its pidfd's one more.
 const FIRST_SESSION: u64 = 2;
@@ -96,30 +101,39 @@ pub struct Server {
     turns: VecDeque<u64>,
     last_session: u64,
     closer: Closer,
-    policy: Policy,
-    sessions_max: u32,
-    sessions_per_user_max: u32,
+    config: Config,
+    upkeep: Jobs<Upkeep>,
+    reload: Reload,
+    manager: Option<Manager>,
+    /// What the manager was told of, see `milestone`.
+    milestone: Milestone,
     /// There may be connections to accept.
     acceptable: bool,
     accept_after: Option<Instant>,
-    /// Dropped last: after every unit.
-    _hugepages: Option<Hugepages>,
+    /// Hugepages that exod added.
+    raise: Raise,
+    /// Cores and limits, once they are there.
+    reservation: Option<Reservation>,
 }
 
 impl Server {
     /// Everything that a running exod needs, but nobody is served yet.
-    pub fn new(config: &Config) -> Result<Server, StartError> {
+    ///
+    /// What is changed on this machine (hugepages) is recorded in the directory `records`, if there
+    /// is one.
+    pub fn new(config: &Config, records: Option<PathBuf>) -> Result<Server, StartError> {
         let kernel = |what| move |source| StartError::Kernel { what, source };
         let poll = Poll::new().map_err(kernel("cannot make an epoll"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(kernel("cannot make a waker"))?;
         let waker = Arc::new(waker);
-        let raise = u64::from(config.pool.raise_hugepages.0);
-        let hugepages = (raise > 0).then(|| Hugepages::raise(raise)).transpose()?;
+        let raise = Server::first_page(config, records.map(|dir| dir.join(leftovers::HUGEPAGES)));
         let hook = config.before_job.clone();
         let counters = Counters::create().map_err(kernel("cannot make a page of counters"))?;
         let counters = Arc::new(counters);
-        let jobs = Jobs::start(config.workers.0, waker.clone(), hook, &counters);
+        let jobs = Jobs::start("job", config.workers.0, waker.clone(), hook, &counters);
         let jobs = jobs.map_err(kernel("cannot start worker threads"))?;
+        let upkeep = Jobs::start("upkeep", 1, waker.clone(), None, &counters);
+        let upkeep = upkeep.map_err(kernel("cannot start the thread for upkeep"))?;
         let trail = config.audit_trail();
         let trail = trail.map(|trail| Trail::open(trail, counters.clone()));
         let book = Arc::new(Book::new(counters, trail.transpose()?));
@@ -135,12 +149,15 @@ impl Server {
             sessions: HashMap::new(),
             turns: VecDeque::new(),
             last_session: FIRST_SESSION,
-            policy: config.policy.clone(),
-            sessions_max: config.sessions.0,
-            sessions_per_user_max: config.sessions_per_user.0,
+            config: config.clone(),
+            upkeep,
+            reload: Reload::default(),
+            manager: None,
+            milestone: Default::default(),
             acceptable: false,
             accept_after: None,
-            _hugepages: hugepages,
+            raise,
+            reservation: None,
         })
     }
 
@@ -179,6 +196,8 @@ impl Server {
     pub fn serve(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         let mut more = false;
+        self.announce();
+        self.go_on_raising();
         loop {
             match self.poll.poll(&mut events, self.timeout(more)) {
                 Ok(()) => {}
@@ -190,15 +209,20 @@ impl Server {
             }
             self.accept();
             self.collect();
+            self.collect_upkeep();
             more = self.state.do_chores(Instant::now());
             self.serve_turns();
             self.state.ring_bells();
             self.state.book.kick();
+            self.report();
         }
     }
 
     /// Takes everything back that was granted, and ends all sessions.
     pub fn stop(mut self) {
+        if let Some(manager) = &self.manager {
+            manager.stopping();
+        }
         // First the file, so that nobody connects to a daemon that ends.
         self.listener = None;
         let book = self.state.book.clone();
@@ -211,6 +235,11 @@ impl Server {
             let uid = session.caller.tally.who.uid;
             self.closer.close(uid, session.into_fds());
         }
+        // After the units: what was added to the kernel's pool is free now.
+        if !self.upkeep.stop(drop) {
+            tracing::error!("raising hugepages hangs: they may stay");
+        }
+        drop((self.raise, self.reservation));
         let closes = self.closer.finish(CLOSE_WAIT);
         if closes > 0 {
             tracing::warn!(closes, "files that clients sent cannot be closed");
@@ -225,7 +254,8 @@ impl Server {
         if more || !self.turns.is_empty() || (self.acceptable && self.may_accept()) {
             return Some(Duration::ZERO);
         }
-        let due = [self.state.next_due(), self.accept_after];
+        let ping = self.manager.as_ref().and_then(Manager::next_ping);
+        let due = [self.state.next_due(), self.accept_after, ping];
         let now = Instant::now();
         // Rounded up by epoll's millisecond, so that it is due when the loop wakes.
         let wait = |at: Instant| at.saturating_duration_since(now) + Duration::from_micros(500);
@@ -240,6 +270,7 @@ impl Server {
                 WAKER => {}
                 LISTENER => self.acceptable = true,
                 STOP => stop = true,
+                RELOAD => self.begin_reload(),
                 Token(token) => {
                     let id = token as u64 / 2;
                     if token % 2 == 1 {

@@ -25,8 +25,6 @@ pub(super) enum Chore {
     Take(ObjectId),
     /// See whether pinned frames came back.
     Pinned,
-    /// Make ready units again.
-    Stock,
 }
 
 impl State {
@@ -58,10 +56,6 @@ impl State {
                 for (id, revoked) in std::mem::take(&mut self.pinned) {
                     self.post_poll(id, revoked);
                 }
-                None
-            }
-            Chore::Stock => {
-                self.restock();
                 None
             }
         };

@@ -20,12 +20,13 @@ use std::time::Instant;
 use libexo::abi::wire::{ErrorCode, ObjectKind, Rights};
 
 use self::chores::Chore;
-pub(crate) use self::work::Done;
+use self::work::Shortage;
+pub(crate) use self::work::{Done, Order};
 use crate::accounts::{Account, Accounts};
 use crate::bell::Bell;
 use crate::book::{Book, Tally};
 use crate::captable::{DomainId, Limits, ObjectId, ObjectView, Table};
-use crate::config::Config;
+use crate::config::{Config, SESSIONS_MAX};
 use crate::frames::{self, FRAME_BYTES, Maker, Offer, Pool, Revoked, Unit};
 use crate::jobs::Jobs;
 use crate::ports::Ports;
@@ -127,6 +128,7 @@ pub struct State {
     news: Vec<DomainId>,
     pinned: Vec<(ObjectId, Revoked)>,
     pinned_polls: bool,
+    shortage: Shortage,
     frames_max: u64,
     give_back_ms: u16,
     /// Sockets that are being closed, as the loop last saw it.
@@ -166,18 +168,13 @@ impl State {
         for reason in &offer.reasons {
             tracing::warn!(pages = offer.page_kind.name(), "{reason}");
         }
-        let stock: Vec<_> = config
-            .pool
-            .ready
-            .0
-            .iter()
-            .map(|r| (r.frames, r.units))
-            .collect();
         let limits = Limits {
             capabilities: CAPABILITY_SLOTS,
             objects: OBJECT_SLOTS,
-            // Twice the sessions: a dead domain's record stays while a pin holds its frames.
-            domains: 2 * config.sessions.0 + 1,
+            // Twice the sessions: a dead domain's record stays while a pin holds its frames. As
+            // many as can ever be configured, since a reload may raise `sessions`; a record that
+            // was never used costs no memory.
+            domains: 2 * SESSIONS_MAX + 1,
         };
         let mut state = State {
             table: Table::create(limits)?,
@@ -189,7 +186,7 @@ impl State {
             book,
             maker: Arc::new(Maker::new(&offer)?),
             offer,
-            pool: Pool::new(&stock),
+            pool: Pool::new(&config.pool.ready.targets()),
             jobs,
             jobs_pending: 0,
             chores: VecDeque::new(),
@@ -198,12 +195,25 @@ impl State {
             news: Vec::new(),
             pinned: Vec::new(),
             pinned_polls: false,
+            shortage: Shortage::default(),
             frames_max: u64::from(config.pool.frames.0),
             give_back_ms: config.give_back_ms,
             closes_pending: 0,
         };
         state.restock();
         Ok(state)
+    }
+
+    /// Takes over what a reload may change. What is granted stays granted.
+    pub(crate) fn reconfigure(&mut self, config: &Config) {
+        self.frames_max = u64::from(config.pool.frames.0);
+        self.give_back_ms = config.give_back_ms;
+        self.retarget(&config.pool.ready.targets());
+    }
+
+    /// Units that are ready, and units that shall be.
+    pub(crate) fn stock(&self) -> (usize, usize) {
+        self.pool.stock()
     }
 
     /// Frames that may still be granted to somebody.

@@ -18,15 +18,42 @@ use crate::frames::{self, Revoked, Unit};
 /// How often frames that something pins are asked for.
 const PIN_POLL: Duration = Duration::from_millis(250);
 
-/// How long exod waits before it tries again to make a ready unit, after the kernel had no memory.
-const STOCK_RETRY: Duration = Duration::from_secs(1);
+/// How long exod leaves the kernel alone after it had no memory for a ready unit, whoever asks.
+const STOCK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Ready units that are made at a time. What a client waits for comes after so many, not after the
+/// whole stock.
+const STOCK_ORDERS_MAX: usize = 4;
+
+/// A unit that a client waits for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order {
+    pub(crate) id: ObjectId,
+    pub(crate) ticket: Ticket,
+    pub(crate) frames: u32,
+    pub(crate) pages: Option<PageKind>,
+}
 
 /// What a job did.
 pub(crate) enum Done {
-    Made(ObjectId, Ticket, Result<Unit, frames::Error>),
+    Made(Order, Result<Unit, frames::Error>),
     Stocked(u32, Result<Unit, frames::Error>),
+    Discarded,
     Revoked(ObjectId, Revoked, Result<bool, frames::Error>),
     Looked(Ticket, [Option<u64>; 2]),
+}
+
+/// Memory that is short, or still coming.
+#[derive(Debug, Default)]
+pub(super) struct Shortage {
+    /// The kernel's pool of hugepages is being raised, so that what is missing now may come.
+    coming: bool,
+    /// Orders that wait for it.
+    waiting: Vec<Order>,
+    /// The last ready unit that was ordered could not be made, at that time.
+    since: Option<Instant>,
+    /// The log has it, until the stock is complete again.
+    told: bool,
 }
 
 impl State {
@@ -35,13 +62,50 @@ impl State {
         self.jobs.post(job, work);
     }
 
-    pub(super) fn restock(&mut self) {
-        for frames in self.pool.wanted() {
+    /// Orders what the stock lacks. After a failure this waits for an event: memory that came
+    /// back, or, after a pause, a client who takes a unit or a ping of the watchdog. No clock of
+    /// its own wakes exod for it.
+    pub(crate) fn restock(&mut self) {
+        let pause = |since: Instant| since.elapsed() < STOCK_PAUSE;
+        if self.shortage.since.is_some_and(pause) {
+            return;
+        }
+        for frames in self.pool.wanted(STOCK_ORDERS_MAX) {
             let maker = self.maker.clone();
             self.post(Job::Stock, move || {
                 Done::Stocked(frames, maker.make(frames, None))
             });
         }
+    }
+
+    /// Memory came back, or was added: what was short may be there now.
+    pub(super) fn memory_came(&mut self) {
+        let (ready, wanted) = self.pool.stock();
+        self.shortage.told &= ready < wanted;
+        self.shortage.since = None;
+        self.restock();
+    }
+
+    /// The kernel's pool is being raised until this is called with false. Meanwhile nobody is
+    /// refused for want of pages.
+    pub(crate) fn pages_are_coming(&mut self, coming: bool) {
+        self.shortage.coming = coming;
+        for order in std::mem::take(&mut self.shortage.waiting) {
+            self.post_make(order);
+        }
+        self.memory_came();
+    }
+
+    /// Wants another stock from here on.
+    pub(crate) fn retarget(&mut self, stock: &[(u32, usize)]) {
+        let surplus = self.pool.retarget(stock);
+        if !surplus.is_empty() {
+            self.post(Job::Discard, move || {
+                drop(surplus);
+                Done::Discarded
+            });
+        }
+        self.memory_came();
     }
 
     /// A ready unit, without a system call; another one is ordered.
@@ -51,16 +115,10 @@ impl State {
         unit
     }
 
-    pub(crate) fn post_make(
-        &mut self,
-        id: ObjectId,
-        ticket: Ticket,
-        frames: u32,
-        pages: Option<PageKind>,
-    ) {
+    pub(crate) fn post_make(&mut self, order: Order) {
         let maker = self.maker.clone();
         self.post(Job::Make, move || {
-            Done::Made(id, ticket, maker.make(frames, pages))
+            Done::Made(order, maker.make(order.frames, order.pages))
         });
     }
 
@@ -92,18 +150,38 @@ impl State {
     pub(super) fn finish(&mut self, done: Done) -> Option<Promised> {
         self.jobs_pending -= 1;
         match done {
-            Done::Made(id, ticket, made) => return Some((ticket, self.made(id, ticket, made))),
-            Done::Stocked(_, Ok(unit)) => self.pool.put(unit),
+            Done::Made(order, Err(frames::Error::NoPages { .. })) if self.shortage.coming => {
+                self.shortage.waiting.push(order);
+            }
+            Done::Made(order, made) => {
+                return Some((order.ticket, self.made(order.id, order.ticket, made)));
+            }
+            Done::Stocked(_, Ok(unit)) => {
+                self.pool.put(unit);
+                self.memory_came();
+            }
             Done::Stocked(frames, Err(error)) => {
-                tracing::warn!(%error, frames, "no unit can be kept ready");
                 self.pool.failed(frames);
-                self.at(Instant::now() + STOCK_RETRY, Chore::Stock);
+                self.stock_failed(frames, &error);
             }
             Done::Looked(ticket, sent) => return Some((ticket, looked(sent))),
-            Done::Revoked(id, _, Ok(true)) => self.released(id),
+            Done::Discarded => self.memory_came(),
+            Done::Revoked(id, _, Ok(true)) => {
+                self.released(id);
+                self.memory_came();
+            }
             Done::Revoked(id, revoked, returned) => self.still_pinned(id, revoked, returned),
         }
         None
+    }
+
+    fn stock_failed(&mut self, frames: u32, error: &frames::Error) {
+        self.shortage.since = Some(Instant::now());
+        if !self.shortage.coming && !std::mem::replace(&mut self.shortage.told, true) {
+            tracing::warn!(
+                "the stock of ready units of {frames} frames cannot be completed: {error}"
+            );
+        }
     }
 
     pub(super) fn made(

@@ -177,6 +177,27 @@ fn the_benchmark_page_has_every_promise_and_no_other() {
 }
 
 #[test]
+fn the_benchmark_page_has_every_promise_of_the_daemon_too() {
+    let files = files();
+    let code = text_of(&files, "bench/src/exobench/promises.rs");
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let calls = code.split("within(").skip(1);
+    let targets: Vec<&str> = calls.filter_map(|call| call.split('"').nth(1)).collect();
+    assert!(targets.len() >= 5, "promises.rs has another form");
+    let page = text_of(&files, "docs/benchmarks.md");
+    let promises = page
+        .split_once("\n### Promises of exobench")
+        .map(|(_, rest)| rest);
+    let promises = promises.and_then(|rest| rest.split("\n## ").next());
+    let rows = promises.unwrap_or_default().lines();
+    let rows = rows.filter_map(|line| line.strip_prefix("| `"));
+    let told: Vec<&str> = rows
+        .filter_map(|row| row.split_once('`').map(|(name, _)| name))
+        .collect();
+    assert_eq!(told, targets, "docs/benchmarks.md and promises.rs");
+}
+
+#[test]
 fn the_readme_shows_the_example_as_it_is() {
     let files = files();
     let shown = text_of(&files, "README.md").split_once("```rust\n");

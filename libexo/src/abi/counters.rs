@@ -97,6 +97,14 @@ numbered! {
         Poll = "poll",
         /// The rings of a port are looked at.
         Look = "look",
+        /// Ready units that nobody wants any more are given back.
+        Discard = "discard",
+        /// The kernel's pool of hugepages is changed.
+        Raise = "raise",
+        /// Cores and limits are reserved.
+        Reserve = "reserve",
+        /// The configuration is read again.
+        Reload = "reload",
     }
 }
 

@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 use crate::packet::Packet;
 use crate::shm::Words;
 
+use super::burst::{PeerPacket, RxPacket};
 use super::foreign::Held;
-use super::rx::{PeerPacket, Room, RxPacket};
+use super::rx::Room;
 use super::tx::{self, Tx};
 use super::{BURST_MAX, Port};
 

@@ -40,6 +40,7 @@ use crate::shm::{Access, Mapping, Words};
 use crate::status::StatusWord;
 
 mod bell;
+mod burst;
 mod foreign;
 mod forward;
 mod returns;
@@ -48,8 +49,9 @@ mod setup;
 mod tap;
 mod tx;
 
+pub use burst::{PeerPacket, RxBurst, RxPacket};
 pub use forward::Forwarded;
-pub use rx::{BURST_MAX, PeerPacket, RxBurst, RxPacket};
+pub use rx::BURST_MAX;
 pub use setup::{PortConfig, Waiting};
 
 use bell::Bells;

@@ -21,7 +21,7 @@ use crate::client::Client;
 use crate::error::Result;
 use crate::packet::Packet;
 
-use super::rx::PeerPacket;
+use super::burst::PeerPacket;
 use super::{Port, PortConfig, setup};
 
 /// Between two attempts to join a tap that could not be joined: each is a request to exod.

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::packet::{InFlight, Mempool, Packet};
 use crate::ring::{Consumer, Producer, Slots};
 
+use super::burst::PeerPacket;
 use super::foreign::{Foreign, Held, Home};
-use super::rx::PeerPacket;
 
 #[derive(Debug)]
 pub(crate) struct Tx<S> {

@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use libexo::Client;
 use libexo::abi::wire::ErrorCode;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -31,7 +31,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 /// exo is a client like any other. What it shows is other people's business, so the policy must
 /// grant it: `admin = true` in the rule that names you in exod's configuration.
 #[derive(Parser)]
-#[command(version, after_long_help = AFTER_HELP)]
+#[command(name = "exo", version, after_long_help = AFTER_HELP)]
 struct Options {
     /// exod's socket [default: $EXO_SOCKET, else /run/exod/exod.sock]
     #[arg(long, global = true, value_name = "PATH")]
@@ -144,6 +144,9 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = exod::pages::asked(Options::command(), 1) {
+        return done;
+    }
     let options = Options::parse();
     let exod = Exod {
         socket: options.socket,

@@ -23,8 +23,8 @@ pub fn look(exod: &Exod) -> Vec<Finding> {
 fn configuration() -> Finding {
     let path = Path::new(CONFIG_PATH);
     match Config::load(path) {
-        Ok(config) => {
-            let rules = config.policy.rules.len();
+        Ok(loaded) => {
+            let rules = loaded.config.policy.rules.len();
             Finding::told(
                 PART,
                 "configuration",

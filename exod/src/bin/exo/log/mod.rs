@@ -33,7 +33,7 @@ const ASIDE_MAX: u32 = 255;
 /// that file: its group is the `group` of the configuration.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The trail [default: as exod's configuration says, else /var/lib/exo/audit.jsonl]
+    /// The trail [default: as exod's configuration says, else /var/lib/exod/audit.jsonl]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 
@@ -110,9 +110,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Where the trail is when nobody says.
 fn configured() -> PathBuf {
-    let config = Config::load(Path::new(CONFIG_PATH)).ok();
-    config
-        .and_then(|config| config.audit)
+    let loaded = Config::load(Path::new(CONFIG_PATH)).ok();
+    loaded
+        .and_then(|loaded| loaded.config.audit)
         .unwrap_or_else(|| AUDIT_PATH.into())
 }
 
