@@ -14,8 +14,9 @@ use crate::packet::{InFlight, Mempool, Packet};
 
 use super::rx::Shared;
 
-/// Slots of a source that a packet holds.
-#[derive(Clone, Copy, Debug)]
+/// Slots of a source, one behind the other: those that a packet holds, or those of several packets
+/// on their way home.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Held {
     /// The source, by number.
     pub(crate) source: u16,
@@ -34,14 +35,6 @@ enum Owner {
         first: u16,
         count: u16,
     },
-}
-
-/// Slots of one source on their way home, as long as each follows the one before.
-#[derive(Debug, Default)]
-pub(crate) struct Home {
-    source: u16,
-    first: u32,
-    count: u32,
 }
 
 /// A port whose packets may be sent on.
@@ -148,9 +141,9 @@ impl Foreign {
         }
     }
 
-    /// Takes home what a slot held.
+    /// Takes home what a slot held; what is of a source when it does not follow `home` any more.
     #[inline]
-    pub(crate) fn take_home(&mut self, slot: usize, home: &mut Home) {
+    pub(crate) fn take_home(&mut self, slot: usize, home: &mut Held) {
         match std::mem::take(&mut self.owners[slot]) {
             Owner::Nobody => {}
             Owner::Pool(index, buffer) => {
@@ -171,14 +164,12 @@ impl Foreign {
                 if follows && home.count > 0 {
                     home.count += count;
                 } else {
-                    self.give_back(std::mem::replace(
-                        home,
-                        Home {
-                            source,
-                            first,
-                            count,
-                        },
-                    ));
+                    let next = Held {
+                        source,
+                        first,
+                        count,
+                    };
+                    self.give_back(std::mem::replace(home, next));
                 }
             }
         }
@@ -186,7 +177,7 @@ impl Foreign {
 
     /// Gives slots back to whom they came from.
     #[inline]
-    pub(crate) fn give_back(&self, home: Home) {
+    pub(crate) fn give_back(&self, home: Held) {
         if home.count > 0 {
             let source = self.sources[usize::from(home.source)].as_ref();
             if let Some(source) = source {
@@ -197,7 +188,7 @@ impl Foreign {
 
     /// Nothing will be returned any more: takes home what is out.
     pub(crate) fn take_all_home(&mut self) {
-        let mut home = Home::default();
+        let mut home = Held::default();
         for slot in 0..self.owners.len() {
             self.take_home(slot, &mut home);
         }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use crate::abi::port::{CHAIN_MAX, SEGMENTS_MAX};
 use crate::error::{Error, Result};
-use crate::packet::{InFlight, Packet};
+use crate::packet::Packet;
 use crate::shm::Words;
 
 use super::burst::{PeerPacket, RxBurst, RxPacket};
@@ -115,7 +115,10 @@ impl Port {
                         first,
                         count,
                     };
-                    turn.send_on(head, head_len, &packet, skip, held);
+                    turn.current = None;
+                    turn.shared.hold(first, count, true);
+                    turn.tx.draft_buffer(head, head_len, true);
+                    turn.tx.draft_rest(&packet, skip, &segments, held);
                     sent += 1;
                 }
                 Ok(None) => turn.give_back(),
@@ -127,9 +130,7 @@ impl Port {
         }
         drop(turn);
         self.bells.ring_if_asleep();
-        if from.rx.shared.take_news() {
-            from.bells.ring_if_asleep();
-        }
+        from.tell_returns();
         let received = packets as usize;
         outcome.map(|()| Forwarded { received, sent })
     }
@@ -157,11 +158,7 @@ impl Port {
         self.flush()?;
         // Or a peer that is gone would never be heard of while what waits finds no room.
         self.nothing()?;
-        from.rx.shared.flush();
-        if from.rx.shared.take_news() {
-            from.bells.ring_if_asleep();
-        }
-        from.nothing()
+        from.starved()
     }
 
     /// The number of `from` among our sources, with all of its segments that it may have.
@@ -229,7 +226,7 @@ impl Port {
             count,
         };
         self.tx.draft_own(head, true)?;
-        self.tx.draft_rest(&view, skip, held);
+        self.tx.draft_rest(&view, skip, &segments, held);
         self.tx.publish();
         body.into_held();
         Ok(None)
@@ -286,21 +283,6 @@ struct Turn<'t> {
 }
 
 impl Turn<'_> {
-    #[inline]
-    fn send_on(
-        &mut self,
-        head: InFlight,
-        head_len: usize,
-        packet: &PeerPacket<'_>,
-        skip: usize,
-        held: Held,
-    ) {
-        self.current = None;
-        self.shared.hold(held.first, held.count, true);
-        self.tx.draft_head(head, head_len);
-        self.tx.draft_rest(packet, skip, held);
-    }
-
     #[inline]
     fn give_back(&mut self) {
         if let Some((first, count)) = self.current.take() {

@@ -214,9 +214,7 @@ impl Port {
             self.rx.shared.flush();
             self.nothing()?;
         }
-        if self.rx.shared.take_news() {
-            self.bells.ring_if_asleep();
-        }
+        self.tell_returns();
         Ok(self.rx.lend(slots, packets))
     }
 
@@ -245,9 +243,7 @@ impl Port {
         self.check(home)?;
         self.tx.foreign().forget();
         self.rx.shared.flush();
-        if self.rx.shared.take_news() {
-            self.bells.ring_if_asleep();
-        }
+        self.tell_returns();
         Ok(())
     }
 
@@ -314,13 +310,19 @@ impl Port {
         self.gone()
     }
 
+    /// Wakes a sleeping peer where returns were written for it.
+    #[inline]
+    fn tell_returns(&mut self) {
+        if self.rx.shared.take_news() {
+            self.bells.ring_if_asleep();
+        }
+    }
+
     /// Nothing can be sent: what we owe goes out, in case that the peer waits for it likewise.
     #[cold]
     fn starved(&mut self) -> Result<()> {
         self.rx.shared.flush();
-        if self.rx.shared.take_news() {
-            self.bells.ring_if_asleep();
-        }
+        self.tell_returns();
         self.nothing()
     }
 

@@ -346,10 +346,8 @@ impl Rx {
     /// Lends the packets that were staged.
     #[inline]
     pub(crate) fn lend(&mut self, slots: u32, packets: u32) -> RxBurst<'_> {
-        let first = self.ring.slot(0) as u32;
-        self.ring.advance(slots);
-        self.shared.lent.set((first, slots));
-        self.burst(first, slots, packets)
+        self.shared.lent.set((self.ring.slot(0) as u32, slots));
+        self.hand_over(slots, packets)
     }
 
     /// The packets that were staged, for a caller that holds or gives back each of them by itself.
@@ -357,11 +355,6 @@ impl Rx {
     pub(crate) fn hand_over(&mut self, slots: u32, packets: u32) -> RxBurst<'_> {
         let first = self.ring.slot(0) as u32;
         self.ring.advance(slots);
-        self.burst(first, slots, packets)
-    }
-
-    #[inline]
-    fn burst(&self, first: u32, slots: u32, packets: u32) -> RxBurst<'_> {
         RxBurst {
             shared: &self.shared,
             staged: &self.staged[..slots as usize],

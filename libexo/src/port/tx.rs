@@ -9,13 +9,13 @@
 
 use std::rc::Rc;
 
-use crate::abi::port::{Descriptor, PIECE_LEN_MAX, Return};
+use crate::abi::port::{Descriptor, PIECE_LEN_MAX, Return, SEGMENTS_MAX};
 use crate::error::{Error, Result};
 use crate::packet::{InFlight, Mempool, Packet};
 use crate::ring::{Consumer, Producer, Slots};
 
 use super::burst::PeerPacket;
-use super::foreign::{Foreign, Held, Home};
+use super::foreign::{Foreign, Held};
 
 #[derive(Debug)]
 pub(crate) struct Tx<S> {
@@ -153,20 +153,18 @@ impl<S: Slots> Tx<S> {
     /// Puts a packet of a pool of ours behind what is drafted. The caller has credit for it.
     #[inline]
     pub(crate) fn draft_own(&mut self, packet: Packet, more: bool) -> Result<()> {
-        let (offset, len) = (packet.offset(), packet.len());
+        let len = packet.len();
         if packet.pool_id() == self.pool.id() {
-            self.draft(Descriptor::new(0, offset, len, more), packet.into_flight());
+            self.draft_buffer(packet.into_flight(), len, more);
             return Ok(());
         }
         let Some((index, segment)) = self.foreign.pool_of(&packet) else {
             return Err(unknown_pool(&packet));
         };
+        let descriptor = Descriptor::new(segment, packet.offset(), len, more);
         let slot = self.next_slot();
         self.foreign.set_pool(slot, index, packet.into_flight());
-        self.draft(
-            Descriptor::new(segment, offset, len, more),
-            InFlight::ELSEWHERE,
-        );
+        self.draft(descriptor, InFlight::ELSEWHERE);
         Ok(())
     }
 
@@ -192,17 +190,23 @@ impl<S: Slots> Tx<S> {
         self.draft.push(descriptor.0);
     }
 
-    /// Drafts a buffer of our own pool as the header of what comes next.
+    /// Drafts a buffer of our own pool.
     #[inline]
-    pub(crate) fn draft_head(&mut self, head: InFlight, len: usize) {
-        let like = Descriptor::new(0, 0, len, true);
-        self.draft(like.at_line(head.line()), head);
+    pub(crate) fn draft_buffer(&mut self, buffer: InFlight, len: usize, more: bool) {
+        let like = Descriptor::new(0, 0, len, more);
+        self.draft(like.at_line(buffer.line()), buffer);
     }
 
-    /// Drafts what is left behind byte `skip` of a packet that can go.
+    /// Drafts what is left behind byte `skip` of a packet that can go. `segments` are ours by those
+    /// of its source.
     #[inline]
-    pub(crate) fn draft_rest(&mut self, packet: &PeerPacket<'_>, skip: usize, held: Held) {
-        let segments = self.foreign.segments(held.source);
+    pub(crate) fn draft_rest(
+        &mut self,
+        packet: &PeerPacket<'_>,
+        skip: usize,
+        segments: &[u8; SEGMENTS_MAX],
+        held: Held,
+    ) {
         if let [piece] = packet.raw_pieces() {
             let (offset, len) = (piece.offset() + skip, piece.len() - skip);
             let segment = segments[piece.segment()];
@@ -220,15 +224,14 @@ impl<S: Slots> Tx<S> {
         }
     }
 
-    /// Sends what is drafted; how many descriptors.
+    /// Sends what is drafted.
     #[inline]
-    pub(crate) fn publish(&mut self) -> u32 {
+    pub(crate) fn publish(&mut self) {
         let count = self.draft.len() as u32;
         let draft = &self.draft;
         self.ring.push_burst(count, |k| draft[k as usize]);
         self.outstanding += count;
         self.draft.clear();
-        count
     }
 
     /// Sends `count` packets of `len` bytes, for which there are credit and buffers. All are filled
@@ -273,7 +276,7 @@ impl<S: Slots> Tx<S> {
         }
         let (flight, foreign) = (&mut self.flight, &mut self.foreign);
         let (mut k, mut twice) = (0, false);
-        let mut home = Home::default();
+        let mut home = Held::default();
         self.pool.reclaim_burst(|| {
             while k < count {
                 let slot = ((first + k) & mask) as usize;
