@@ -12,9 +12,8 @@ use tree::{File, files, root, text_of};
 const LINES_MAX: usize = 600;
 
 /// Files that were longer when the rule began, with what they may have: less some day, never more.
-const LONGER: [(&str, usize); 3] = [
+const LONGER: [(&str, usize); 2] = [
     ("libexo/tests/client.rs", 720),
-    ("libexo/tests/forward.rs", 740),
     ("libexo/tests/lying_peer.rs", 660),
 ];
 
