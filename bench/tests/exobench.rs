@@ -6,7 +6,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+mod common;
+use common::{
+    DETAILS, NUMBERS, TEXTS, good_lines, has_numbers, has_texts, lines, two_cores, verdict,
+};
 
 const EXOBENCH: &str = env!("CARGO_BIN_EXE_exobench");
 
@@ -17,13 +20,6 @@ fn run(args: &[&str]) -> Output {
         .expect("exobench starts")
 }
 
-fn lines(output: &Output) -> Vec<Value> {
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("a JSON object per line"))
-        .collect()
-}
-
 /// Whether the programs that are measured lie beside exobench, and there are two cores.
 fn can_run() -> bool {
     let beside = Path::new(EXOBENCH).parent().expect("a directory");
@@ -31,11 +27,7 @@ fn can_run() -> bool {
         println!("skipped: exod and exo were not built: cargo build -p exod");
         return false;
     }
-    if bench::host::choose_cores().is_err() {
-        println!("skipped: this machine allows fewer than two cores");
-        return false;
-    }
-    true
+    two_cores()
 }
 
 /// A short run of some rows; every line has what readers rely on.
@@ -49,31 +41,13 @@ fn figures(only: &str) -> Vec<(String, String)> {
         "1",
         "--json",
     ]);
-    assert!(
-        output.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&output.stderr),
-        String::from_utf8_lossy(&output.stdout)
-    );
     let mut found = Vec::new();
-    for line in lines(&output) {
+    for line in good_lines(&output) {
         assert_eq!(line["bench"], "exobench");
-        for key in [
-            "value",
-            "min",
-            "max",
-            "n",
-            "steal_percent",
-            "waiting_percent",
-        ] {
-            assert!(line[key].is_number(), "{key} in {line}");
-        }
-        for key in [
-            "row", "metric", "unit", "kind", "cpu", "kernel", "pages", "device", "driver", "mode",
-            "page",
-        ] {
-            assert!(line[key].is_string(), "{key} in {line}");
-        }
+        has_numbers(&line, &NUMBERS);
+        has_texts(&line, &["row", "metric"]);
+        has_texts(&line, &TEXTS);
+        has_texts(&line, &DETAILS);
         let text = |key: &str| line[key].as_str().unwrap_or_default().to_owned();
         found.push((text("row"), text("metric")));
     }
@@ -127,13 +101,8 @@ fn a_promise_has_its_line() {
         "--json",
     ];
     let output = run(&args);
-    let lines = lines(&output);
-    assert_eq!(lines.len(), 1);
-    let verdict = &lines[0];
-    assert_eq!(verdict["bench"], "exobench");
-    assert_eq!(verdict["target"], "start-idle-rss");
+    let verdict = verdict(&output, "exobench", "start-idle-rss");
     assert_eq!(verdict["theirs"], 16.0);
-    assert_eq!(output.status.success(), verdict["met"] == true, "{verdict}");
 }
 
 #[test]
@@ -145,8 +114,7 @@ fn what_cannot_be_measured_is_not_met_and_says_why() {
         list.contains("cannot run here: no /nonexistent/exod"),
         "{list}"
     );
-    if bench::host::choose_cores().is_err() {
-        println!("skipped: this machine allows fewer than two cores");
+    if !two_cores() {
         return;
     }
     let args = [

@@ -7,6 +7,9 @@
 use bench::catalog;
 use serde_json::{Value, json};
 
+mod common;
+use common::{COUNTS, DETAILS, NUMBERS, TEXTS};
+
 /// Names the file.
 const FILE: &str = "NETBENCH_JSON";
 
@@ -17,27 +20,6 @@ const REQUIRED: [(&str, &str); 4] = [
     ("port-trusted", "rate"),
     ("port-descriptors", "rate"),
 ];
-
-const NUMBERS: [&str; 8] = [
-    "size",
-    "burst",
-    "value",
-    "min",
-    "max",
-    "n",
-    "steal_percent",
-    "waiting_percent",
-];
-const TEXTS: [&str; 6] = ["unit", "kind", "cpu", "kernel", "pages", "mitigations"];
-const COUNTS: [&str; 6] = [
-    "ns_per_packet",
-    "cycles_per_packet",
-    "sent",
-    "received",
-    "lost",
-    "corrupt",
-];
-const DETAILS: [&str; 4] = ["device", "driver", "mode", "page"];
 
 /// What is wrong with a line that should be a figure or say why there is none.
 fn faults(line: &Value) -> Vec<String> {
