@@ -116,6 +116,21 @@ pub(crate) fn list(rows: &[Box<dyn Row>]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Keeps the rows whose names match; none is an error.
+pub(crate) fn choose(
+    name: &str,
+    mut rows: Vec<Box<dyn Row>>,
+    only: Option<&Regex>,
+) -> Result<Vec<Box<dyn Row>>> {
+    if let Some(only) = only {
+        rows.retain(|row| only.is_match(row.name()));
+        if rows.is_empty() {
+            bail!("no row's name matches `{only}`: see `{name} list`");
+        }
+    }
+    Ok(rows)
+}
+
 /// The cores that were asked for, if this process may use them, or a good pair.
 pub(crate) fn cores(asked: Option<[usize; 2]>) -> Result<[usize; 2]> {
     let Some(cores) = asked else {

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 
 use args::{Cli, Command, Compare};
@@ -99,13 +99,7 @@ fn cells_of(index: usize, row: &dyn Row, args: &Compare) -> Vec<Cell> {
 }
 
 fn compare(args: &Compare) -> Result<ExitCode> {
-    let mut rows = catalog::rows();
-    if let Some(only) = &args.only {
-        rows.retain(|row| only.is_match(row.name()));
-        if rows.is_empty() {
-            bail!("no row's name matches `{only}`: see `netbench list`");
-        }
-    }
+    let rows = program::choose(NAME, catalog::rows(), args.only.as_ref())?;
     let (seconds, repeats) = if args.quick {
         (QUICK_SECONDS, 1)
     } else {

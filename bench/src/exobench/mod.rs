@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use regex::Regex;
 
@@ -121,13 +121,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-fn compare(mut rows: Vec<Box<dyn Row>>, args: &Compare) -> Result<ExitCode> {
-    if let Some(only) = &args.only {
-        rows.retain(|row| only.is_match(row.name()));
-        if rows.is_empty() {
-            bail!("no row's name matches `{only}`: see `exobench list`");
-        }
-    }
+fn compare(rows: Vec<Box<dyn Row>>, args: &Compare) -> Result<ExitCode> {
+    let rows = program::choose(NAME, rows, args.only.as_ref())?;
     let settings = Settings {
         window: Duration::from_secs_f64(args.seconds),
         repeats: args.repeats,

@@ -122,21 +122,30 @@ fn calls(plan: &Plan, mut call: impl FnMut() -> Result<()>) -> Result<Vec<Durati
     }
 }
 
-fn request(programs: &Programs, plan: &Plan, [own, other]: [usize; 2]) -> Result<Found> {
+/// What calls of a client of a fresh exod, which has come to rest, took.
+fn asked(
+    programs: &Programs,
+    calls: impl FnOnce(&Daemon, &Client) -> Result<Vec<Duration>>,
+) -> Result<Found> {
     let daemon = Daemon::start(programs)?;
     daemon.settle()?;
     let client = daemon.connect()?;
-    // Its loop is its first thread.
-    pin(daemon.pid(), other)?;
-    let pinned = Pin::this(own)?;
-    let times = calls(plan, || Ok(client.ping()?))?;
-    drop(pinned);
+    let times = calls(&daemon, &client)?;
     let details = daemon.details();
     drop(client);
     daemon.stop()?;
     Ok(Found {
         figures: spread(times, Unit::Us),
         details,
+    })
+}
+
+fn request(programs: &Programs, plan: &Plan, [own, other]: [usize; 2]) -> Result<Found> {
+    asked(programs, |daemon, client| {
+        // Its loop is its first thread.
+        pin(daemon.pid(), other)?;
+        let _pinned = Pin::this(own)?;
+        calls(plan, || Ok(client.ping()?))
     })
 }
 
@@ -191,17 +200,7 @@ fn rested(plan: &Plan, mut call: impl FnMut() -> Result<Duration>) -> Result<Vec
 }
 
 fn alloc(programs: &Programs, plan: &Plan) -> Result<Found> {
-    let daemon = Daemon::start(programs)?;
-    daemon.settle()?;
-    let client = daemon.connect()?;
-    let times = rested(plan, || allocated(&client))?;
-    let details = daemon.details();
-    drop(client);
-    daemon.stop()?;
-    Ok(Found {
-        figures: spread(times, Unit::Us),
-        details,
-    })
+    asked(programs, |_, client| rested(plan, || allocated(client)))
 }
 
 fn allocated(client: &Client) -> Result<Duration> {
