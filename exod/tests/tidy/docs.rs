@@ -144,8 +144,7 @@ fn the_protocol_page_has_every_operation_and_error() {
     let files = files();
     let page = text_of(&files, "docs/protocol.md");
     let ops = Op::ALL.map(|op| format!("| {} | `{op:?}` |", op as u16));
-    let errors = (1..=u16::MAX).map_while(ErrorCode::from_raw);
-    let errors = errors.map(|code| format!("| {} | `{code:?}` |", code as u16));
+    let errors = ErrorCode::ALL.map(|code| format!("| {} | `{code:?}` |", code as u16));
     let rows: Vec<String> = ops.into_iter().chain(errors).collect();
     assert!(rows.len() > 25, "operations and errors have gaps");
     let missing = rows.into_iter().filter(|row| !page.contains(row));

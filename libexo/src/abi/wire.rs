@@ -233,8 +233,8 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// The error with this number; zero is success, and none.
-    pub fn from_raw(raw: u16) -> Option<ErrorCode> {
+    /// Every error, in the order of their numbers.
+    pub const ALL: [ErrorCode; 17] = {
         use ErrorCode::*;
         [
             Malformed,
@@ -255,8 +255,11 @@ impl ErrorCode {
             Kernel,
             Unsupported,
         ]
-        .into_iter()
-        .find(|code| *code as u16 == raw)
+    };
+
+    /// The error with this number; zero is success, and none.
+    pub fn from_raw(raw: u16) -> Option<ErrorCode> {
+        Self::ALL.into_iter().find(|code| *code as u16 == raw)
     }
 }
 

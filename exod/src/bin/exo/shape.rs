@@ -123,6 +123,11 @@ pub fn user(uid: u32) -> String {
     }
 }
 
+/// Whole seconds since a time in milliseconds since 1970; none since one that is yet to come.
+pub fn seconds_since(ms: u64) -> u64 {
+    now_ms().saturating_sub(ms) / 1000
+}
+
 /// Milliseconds since 1970.
 pub fn now_ms() -> u64 {
     exod::counters::unix_ms(std::time::SystemTime::now())

@@ -5,7 +5,7 @@
 use std::io::Write;
 
 use libexo::abi::counters::Counter;
-use libexo::abi::wire::Op;
+use libexo::abi::wire::{ErrorCode, Op};
 use serde_json::json;
 
 use crate::view::{View, Watch};
@@ -49,8 +49,8 @@ fn requests(view: &View) -> (u64, Option<u64>) {
 }
 
 fn refused(view: &View) -> u64 {
-    let codes = (1..=u16::MAX).map_while(libexo::abi::wire::ErrorCode::from_raw);
-    codes.map(|code| view.counters.refusals(code)).sum()
+    let codes = ErrorCode::ALL.iter();
+    codes.map(|code| view.counters.refusals(*code)).sum()
 }
 
 fn as_json(view: &View, session: libexo::client::SessionInfo) -> serde_json::Value {
@@ -100,7 +100,7 @@ fn lines(
         ..
     } = view;
     let count = |counter| counters.counter(counter);
-    let up = shape::span(shape::now_ms().saturating_sub(counters.started_ms()) / 1000);
+    let up = shape::span(shape::seconds_since(counters.started_ms()));
     let frame = session.frame_bytes as u64;
     let memory = |frames: u64| shape::bytes(frames.saturating_mul(frame));
     let (requests, p99) = requests(view);

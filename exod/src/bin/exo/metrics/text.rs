@@ -198,8 +198,7 @@ fn events(view: &View) -> Vec<Family> {
         Counter::EndedFailed,
     ];
     let ends = ends.map(|end| (label("reason", end.name()), count(end)));
-    let codes = (1..=u16::MAX).map_while(ErrorCode::from_raw);
-    let codes = codes.map(|code| {
+    let codes = ErrorCode::ALL.map(|code| {
         let refusals = view.counters.refusals(code) as f64;
         (label("code", format!("{code:?}")), refusals)
     });

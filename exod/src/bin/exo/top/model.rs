@@ -195,7 +195,7 @@ fn head(view: &View) -> Vec<String> {
         counters,
         ..
     } = view;
-    let up = shape::span(shape::now_ms().saturating_sub(counters.started_ms()) / 1000);
+    let up = shape::span(shape::seconds_since(counters.started_ms()));
     vec![
         format!(
             "exod up {up}   {} domains, {} sessions, {} capabilities, {} port sides",
@@ -246,7 +246,7 @@ fn domain_row(domain: &Domain, rate: f64) -> Vec<Cell> {
         ledger,
         activity,
     } = domain;
-    let age = shape::now_ms().saturating_sub(info.since_ms) / 1000;
+    let age = shape::seconds_since(info.since_ms);
     let name = match activity.state {
         1 => info.name.as_str().to_owned(),
         _ => format!("({})", info.name.as_str()),
