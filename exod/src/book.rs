@@ -133,7 +133,7 @@ impl Book {
                 self.granted(by, about, op, handle);
             }
             (Ok(_), _) => {}
-            (Err(code), _) => self.refused(by, about, code),
+            (Err(code), op) => self.refused(by, about, op, code),
         }
     }
 
@@ -161,14 +161,13 @@ impl Book {
         self.note(subject, port, What::Grant { op, handle });
     }
 
-    fn refused(&self, by: &Tally, about: &Answered, code: ErrorCode) {
+    fn refused(&self, by: &Tally, about: &Answered, op: Option<Op>, code: ErrorCode) {
         self.counters.refused(code);
         if one_more(&by.refused) > REFUSALS_LOGGED {
             return;
         }
         let subject = by.subject(about.domain, about.request);
         let Answered { head, port, .. } = *about;
-        let op = Op::from_raw(head.op);
         tracing::info!(
             target: "exod::audit",
             session = subject.session, request = subject.request, seq = head.seq,

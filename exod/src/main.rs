@@ -86,7 +86,7 @@ const EXIT_CONFIG: u8 = 3;
 fn main() -> ExitCode {
     // Before anything else opens a descriptor.
     let inherited = activation::take();
-    if let Some(done) = pages::asked(Options::command(), 8) {
+    if let Some(done) = pages::asked(Options::command, 8) {
         return done;
     }
     let options = Options::parse();

@@ -24,8 +24,9 @@ const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 /// Writes the pages of `command` where the command line asks for it; then `main` returns this.
 ///
 /// `section` is the manual's: 1 for what a user runs, 8 for a daemon.
-pub fn asked(command: Command, section: u8) -> Option<ExitCode> {
+pub fn asked(command: impl FnOnce() -> Command, section: u8) -> Option<ExitCode> {
     let directory = directory(std::env::args_os().skip(1))?;
+    let command = command();
     let name = command.get_name().to_owned();
     match write(command, section, &directory) {
         Ok(()) => Some(ExitCode::SUCCESS),

@@ -45,13 +45,8 @@ impl Counters {
         if read.map_err(Error::system("pread of the counters"))? != bytes.len() {
             return Err(Error::Revoked);
         }
-        let word = |chunk: &[u8]| {
-            chunk
-                .iter()
-                .rev()
-                .fold(0, |word, b| word << 8 | u64::from(*b))
-        };
-        let words = bytes.chunks_exact(8).map(word).collect();
+        let (words, _) = bytes.as_chunks();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
         Ok(Snapshot { words })
     }
 }

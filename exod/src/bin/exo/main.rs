@@ -144,7 +144,7 @@ fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
 }
 
 fn main() -> ExitCode {
-    if let Some(done) = exod::pages::asked(Options::command(), 1) {
+    if let Some(done) = exod::pages::asked(Options::command, 1) {
         return done;
     }
     let options = Options::parse();
